@@ -1,0 +1,88 @@
+"""The hardware a network runs on: here, the device's law on weights; wires and converters later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from ohmloop.device import DeviceModel, load_device
+
+if TYPE_CHECKING:
+    import torch
+
+Convention = Literal["median-1", "mean-1"]
+
+
+class Hardware(BaseModel):
+    """What an analog layer is made of.
+
+    The published law (arXiv 2412.02779): each programmed scalar theta becomes
+    ``theta * rho(|theta| / max|theta|) * exp(N(0, sigma^2))``, independent per scalar, with the
+    maximum taken over the scalar's own tensor.
+
+    Attributes:
+        device: A `DeviceModel`, or anything `load_device` takes ("lognormal:0.4", a preset's
+            name, a path to device.json).
+        convention: ``"median-1"`` (the published one: the factor has median 1 and mean
+            exp(sigma^2 / 2)) or ``"mean-1"`` (divided by that mean).
+        use_rho: Whether the level table rho of the device is applied; False keeps only the noise.
+
+    >>> Hardware(device="lognormal:0.3").device.sigma.value
+    0.3
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: DeviceModel
+    convention: Convention = "median-1"
+    use_rho: bool = True
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _load(cls, value: object) -> object:
+        return load_device(value) if isinstance(value, str) else value
+
+    def perturb(
+        self,
+        theta: torch.Tensor,
+        generator: torch.Generator,
+        n_devices: int | None = None,
+    ) -> torch.Tensor:
+        """Draw what the devices hold after ``theta`` was programmed.
+
+        Differentiable in ``theta`` (rho's level index is treated as constant).
+
+        Args:
+            theta: Any shape; the nominal weights of one tensor.
+            generator: Source of the randomness, on theta's device.
+            n_devices: None for one draw of theta's shape, or N for ``N x *theta.shape``.
+
+        Returns:
+            The perturbed weights, dtype and device of ``theta``.
+        """
+        import torch
+
+        shape = theta.shape if n_devices is None else (n_devices, *theta.shape)
+        sigma = self.device.sigma.value
+        factor = torch.randn(shape, generator=generator, dtype=theta.dtype, device=theta.device)
+        factor.mul_(sigma)
+        if self.convention == "mean-1":
+            factor.sub_(0.5 * sigma * sigma)
+        factor.exp_()
+        return self.deterministic(theta) * factor
+
+    def deterministic(self, theta: torch.Tensor) -> torch.Tensor:
+        """Return ``theta * rho(|theta| / max|theta|)``: the law without its noise, same shape."""
+        import torch
+
+        levels = self.device.rho
+        if levels is None or not self.use_rho or theta.numel() == 0:
+            return theta
+        table = torch.tensor(levels, dtype=theta.dtype, device=theta.device)
+        magnitude = theta.detach().abs()
+        top = magnitude.max()
+        if not bool(top > 0):
+            return theta
+        index = (magnitude / top * (len(levels) - 1)).round().long()
+        return theta * table[index]

@@ -1,0 +1,62 @@
+"""The error tree. Every error a user can cause is one of these, and says what to do next.
+
+::
+
+    OhmloopError
+    ├── UnitError        text that should hold a quantity does not
+    ├── IngestError      a measurement file cannot be read or understood
+    ├── AnalysisError    a sweep was read, but a figure of merit cannot be computed
+    ├── DeviceError      a device model is unknown, damaged or outside its range
+    ├── ConversionError  a network cannot be put on analog hardware as asked
+    ├── TaskError        a data set is missing, damaged or does not fit the task
+    ├── TrainError       training settings or a run folder are wrong
+    └── SearchError      a search space or its observations are wrong
+"""
+
+__all__ = [
+    "AnalysisError",
+    "ConversionError",
+    "DeviceError",
+    "IngestError",
+    "OhmloopError",
+    "SearchError",
+    "TaskError",
+    "TrainError",
+    "UnitError",
+]
+
+
+class OhmloopError(Exception):
+    """Base of every error that ohmloop raises on purpose; its text is meant for the user."""
+
+
+class UnitError(OhmloopError, ValueError):
+    """Text that should hold a quantity or a unit does not."""
+
+
+class IngestError(OhmloopError, ValueError):
+    """A measurement file cannot be read or understood."""
+
+
+class AnalysisError(OhmloopError, ValueError):
+    """A sweep was read, but a figure of merit cannot be computed from it."""
+
+
+class DeviceError(OhmloopError, ValueError):
+    """A device model is unknown, damaged or asked for something outside its range."""
+
+
+class ConversionError(OhmloopError, ValueError):
+    """A network cannot be put on analog hardware as asked."""
+
+
+class TaskError(OhmloopError, ValueError):
+    """A data set is missing, damaged or does not fit the task."""
+
+
+class TrainError(OhmloopError, ValueError):
+    """Training settings or a run folder are wrong."""
+
+
+class SearchError(OhmloopError, ValueError):
+    """A search space or its observations are wrong."""
