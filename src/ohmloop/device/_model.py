@@ -57,7 +57,7 @@ class DeviceModel(BaseModel):
     rho: tuple[float, ...] | None = None
     g_min: float | None = None
     g_max: float | None = None
-    figures: dict[str, float | int | bool | str | None | list[float]] = Field(default_factory=dict)
+    figures: dict[str, float | int | bool | str | list[float] | None] = Field(default_factory=dict)
     recipe: dict[str, float | int | str | None] = Field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     published: dict[str, float] = Field(default_factory=dict)

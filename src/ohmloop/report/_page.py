@@ -209,7 +209,7 @@ def _method_row(study: Study, result: MethodResult) -> dict[str, str]:
         "median": _percent(result.on_devices[study.median]),
         "sweep": f"{100 * result.sweep.mean():.1f}",
         "devices": f"{100 * result.on_devices.mean():.1f}",
-        "settings": " | ".join(result.settings) or "–",
+        "settings": " | ".join(dict.fromkeys(result.settings)) or "–",
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,20 +31,26 @@ _RC = {
 }
 
 
-def new_figure(width: float = 7.2, height: float = 3.9) -> Figure:
-    """Return an empty figure of ``width x height`` inches in the house style, free of pyplot."""
+@contextmanager
+def styled() -> Iterator[None]:
+    """While active, matplotlib draws in the house style."""
     import matplotlib
-    from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_RC):
+        yield
+
+
+def new_figure(width: float = 7.2, height: float = 3.9) -> Figure:
+    """Return an empty figure of ``width x height`` inches in the house style, free of pyplot."""
+    from matplotlib.figure import Figure
+
+    with styled():
         return Figure(figsize=(width, height), layout="constrained")
 
 
 def styled_axes(figure: Figure) -> Axes:
     """Return the only axes of ``figure`` in the house style."""
-    import matplotlib
-
-    with matplotlib.rc_context(_RC):
+    with styled():
         return figure.subplots()
 
 
@@ -50,10 +58,8 @@ def to_svg(figure: Figure, title: str) -> str:
     """Return ``figure`` as an inline ``<svg>`` element that screen readers call ``title``."""
     import html
 
-    import matplotlib
-
     buffer = io.StringIO()
-    with matplotlib.rc_context(_RC):
+    with styled():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

@@ -1,0 +1,114 @@
+"""Devices drawn for the analog parameters: one for a training step, or a whole fleet at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ohmloop.crossbar import Hardware
+from ohmloop.errors import ConversionError
+from ohmloop.nn._convert import analog_parameters, hardware_of
+
+
+def draw(
+    model: nn.Module, generator: torch.Generator, hardware: Hardware | None = None
+) -> dict[str, Tensor]:
+    """Draw one device: what it holds for every analog parameter, differentiable in the weights.
+
+    Use it with ``torch.func.functional_call(model, draw(model, generator), (x,))``.
+
+    Args:
+        model: An analog model.
+        generator: Source of the randomness, on the model's device.
+        hardware: Instead of the model's own.
+
+    Returns:
+        Parameter name -> perturbed weights, in the parameter's own shape.
+    """
+    hardware = hardware or hardware_of(model)
+    return {name: hardware.perturb(p, generator) for name, p in analog_parameters(model).items()}
+
+
+def device_seed(seed: int, device: int) -> int:
+    """Return the generator seed of one device of a fleet: 63 bits hashed from (seed, device).
+
+    The hash is NumPy's `SeedSequence`, which keeps neighbouring pairs independent.
+    """
+    high, low = np.random.SeedSequence(entropy=seed, spawn_key=(device,)).generate_state(2)
+    return (int(high) << 31) ^ int(low)
+
+
+def draw_fleet(
+    model: nn.Module, devices: Sequence[int], seed: int, hardware: Hardware | None = None
+) -> dict[str, Tensor]:
+    """Draw many devices at once. Device i depends on (seed, i) only, not on its neighbours.
+
+    Args:
+        model: An analog model.
+        devices: The numbers of the ``N`` devices.
+        seed: Of the fleet, >= 0.
+        hardware: Instead of the model's own.
+
+    Returns:
+        Parameter name -> ``N x *shape``, without gradient.
+    """
+    hardware = hardware or hardware_of(model)
+    with torch.no_grad():
+        parameters = {
+            name: hardware.deterministic(p.detach()) for name, p in analog_parameters(model).items()
+        }
+        noise = fleet_noise(parameters, devices, seed)
+        return apply_noise(parameters, noise, hardware)
+
+
+def fleet_noise(parameters: dict[str, Tensor], devices: Sequence[int], seed: int) -> Tensor:
+    """Return standard normal numbers, ``N x D`` with D all scalars of ``parameters``."""
+    first = next(iter(parameters.values()))
+    dtypes = {p.dtype for p in parameters.values()}
+    places = {p.device for p in parameters.values()}
+    if len(places) > 1:
+        raise ConversionError(
+            f"analog parameters lie on several devices ({places}); move the model."
+        )
+    # Half-precision weights get single-precision noise, rounded once at the end.
+    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    total = sum(p.numel() for p in parameters.values())
+    out = torch.empty(len(devices), total, dtype=dtype, device=first.device)
+
+    generator = torch.Generator(device=first.device)
+    for row, device in enumerate(devices):
+        generator.manual_seed(device_seed(seed, device))
+        torch.randn(total, generator=generator, out=out[row])
+    return out
+
+
+def apply_noise(
+    parameters: dict[str, Tensor], noise: Tensor, hardware: Hardware
+) -> dict[str, Tensor]:
+    """Return ``parameters * exp(sigma * noise)``, split by name; ``noise`` is left unchanged."""
+    sigma = hardware.device.sigma.value
+    shift = -0.5 * sigma * sigma if hardware.convention == "mean-1" else 0.0
+    factors = noise.mul(sigma).add_(shift).exp_() if shift else noise.mul(sigma).exp_()
+    out, start = {}, 0
+    for name, p in parameters.items():
+        stop = start + p.numel()
+        block = factors[:, start:stop].reshape(-1, *p.shape)
+        out[name] = (block * p).to(p.dtype)
+        start = stop
+    return out
+
+
+def bytes_per_device(model: nn.Module) -> int:
+    """Return the memory that one drawn device takes: noise, factors and weights."""
+    parameters = analog_parameters(model).values()
+    wide = 8 if any(p.dtype == torch.float64 for p in parameters) else 4
+    return sum(p.numel() * (2 * wide + p.element_size()) for p in parameters)
+
+
+def chunk_of(total: int, per_item: int, budget: int) -> int:
+    """Return how many of ``total`` items fit in ``budget`` bytes, at least one."""
+    return max(1, min(total, math.floor(budget / max(1, per_item))))
