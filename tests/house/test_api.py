@@ -33,7 +33,7 @@ def test_no_public_name_is_missing_from_all(package: str) -> None:
         for name, thing in vars(module).items()
         if not name.startswith("_")
         and (inspect.isclass(thing) or inspect.isroutine(thing))
-        and str(getattr(thing, "__module__", "")).startswith("ohmloop.")
+        and str(getattr(thing, "__module__", "")).startswith(f"ohmloop.{package}")
     }
     assert own <= set(module.__all__)
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ohmloop.data._cycles import split_cycles
+from ohmloop.data._files import shown
 from ohmloop.data._sweep import FloatArray, Note
 from ohmloop.errors import IngestError
 from ohmloop.units import split_header
@@ -140,7 +141,8 @@ def arrange(columns: Sequence[Column], where: str, units: UnitChoice) -> Arrange
             notes.append(
                 Note(
                     "ignored",
-                    f'{where}: {columns[k].n_text} cells of column "{columns[k].header}" hold no number.',
+                    f"{where}: {columns[k].n_text} cells of column {_list([columns[k].header])} "
+                    "hold no number.",
                 )
             )
     si = {
@@ -249,11 +251,12 @@ def _to_si(
         values = np.where(overflow, np.nan, values)
         notes.append(
             Note(
-                "ignored", f'{where}: {int(overflow.sum())} overflow readings in "{column.header}".'
+                "ignored",
+                f'{where}: {int(overflow.sum())} overflow readings in "{shown(column.header[:40])}".',
             )
         )
     if not np.isfinite(values).any():
-        raise IngestError(f'{where}: column "{column.header}" holds no finite number.')
+        raise IngestError(f'{where}: column "{shown(column.header[:40])}" holds no finite number.')
     _, unit, factor = split_header(column.header)
     if unit == symbol and factor is not None:
         return _scaled(values, factor)
@@ -267,14 +270,14 @@ def _to_si(
     top = float(np.nanmax(np.abs(values)))
     if top > limit:
         raise IngestError(
-            f'{where}: column "{column.header}" states no unit and reaches {top:g}, too much for '
+            f'{where}: column "{shown(column.header[:40])}" states no unit and reaches {top:g}, too much for '
             f"{symbol}. Say which unit it has: --{role}-unit m{symbol} (or u{symbol}, n{symbol})."
         )
     if column.role is None:
         notes.append(
             Note(
                 "guess",
-                f'{where}: column "{column.header}" states no unit; taken as {symbol} '
+                f'{where}: column "{shown(column.header[:40])}" states no unit; taken as {symbol} '
                 f"(largest magnitude {top:.3g}).",
             )
         )
@@ -298,7 +301,7 @@ def _unique(names: list[str]) -> tuple[str, ...]:
 
 
 def _list(names: Sequence[str], most: int = 5) -> str:
-    quoted = [f'"{name[:40]}"' for name in names[:most]]
+    quoted = [f'"{shown(name[:40])}"' for name in names[:most]]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(quoted) + more
 

@@ -46,7 +46,10 @@ def split_cycles(
             continue  # The record ends where it began: no new cycle starts there.
         branch = sign * v[bottom : top + 1]
         reached = np.flatnonzero(branch >= sign * v[0])
-        starts.append(int(rows[bottom + (int(reached[0]) if len(reached) else 0)]))
+        first = bottom + (int(reached[0]) if len(reached) else 0)
+        while first < top and v[first + 1] == v[first] and v[first] == v[0]:
+            first += 1  # The end of one cycle and the start of the next are the same voltage.
+        starts.append(int(rows[first]))
     if not starts:
         return [slice(0, len(voltage))], None
     parts = _slices(np.array(starts), len(voltage))

@@ -1,0 +1,18 @@
+"""Where the public measurements lie, and what every test shares."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "perovskite-nanowire-iv"
+
+
+@pytest.fixture(scope="session")
+def nanowires() -> Path:
+    """The folder of the 43 public workbooks and their recipes; skips where it is absent."""
+    if not (SHARED / "recipes.csv").exists():
+        pytest.skip(
+            "the public nanowire workbooks (GitHub: qiaosun22/BayesMultiOpenPCDet) are not in "
+            "../shared/data/perovskite-nanowire-iv beside this checkout"
+        )
+    return SHARED
