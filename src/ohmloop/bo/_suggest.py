@@ -108,13 +108,9 @@ def suggest(
 def _checked(
     space: Box, X: ArrayLike, Y: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    points = (
-        np.asarray(X, dtype=np.float64).reshape(-1, space.d)
-        if np.size(X)
-        else np.empty((0, space.d))
-    )
     if np.size(X) and np.shape(X)[-1] != space.d:
         raise SearchError(f"expected points of {space.d} numbers; received shape {np.shape(X)}.")
+    points = np.asarray(X, dtype=np.float64).reshape(-1, space.d)
     outcomes = (
         np.full(len(points), np.nan) if Y is None else np.asarray(Y, dtype=np.float64).ravel()
     )

@@ -104,8 +104,9 @@ def _print_table(figures: list[FiguresOfMerit]) -> None:
             _text(f.reset_voltage, ".2f"),
         )
     console = Console()
-    # A pipe has no width of its own: no row may wrap there.
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:  # A pipe has no width of its own: no row may wrap there.
+        console = Console(width=160)
+    console.print(table)
 
 
 def _escaped(text: str) -> str:

@@ -84,7 +84,9 @@ def list_(
             f"{on_off:.3g}" if isinstance(on_off, float) else "–",
         )
     console = Console()
-    console.print(table, width=None if console.is_terminal else 150)
+    if not console.is_terminal:  # A pipe has no width of its own: no row may wrap there.
+        console = Console(width=150)
+    console.print(table)
     typer.echo("Also: lognormal:SIGMA. Source: " + devices[0].citation, err=True)
 
 

@@ -34,12 +34,17 @@ def draw(
 
 
 def device_seed(seed: int, device: int) -> int:
-    """Return the generator seed of one device of a fleet: 63 bits hashed from (seed, device).
+    """Return the generator seed of one device of a fleet, 63 bits from (seed, device).
 
-    The hash is NumPy's `SeedSequence`, which keeps neighbouring pairs independent.
+    The fleet's seed is hashed (NumPy's `SeedSequence`); the device walks through the low 32 bits by an
+    odd step, because torch's CPU generator looks at those only: no two of the 2^32 devices of a fleet
+    share a seed, which independent hashes could not promise.
     """
-    high, low = np.random.SeedSequence(entropy=seed, spawn_key=(device,)).generate_state(2)
-    return (int(high) << 31) ^ int(low)
+    high, low = np.random.SeedSequence(seed).generate_state(2)
+    return (int(high) >> 1 << 32) | ((int(low) + _STEP * device) % 2**32)
+
+
+_STEP = 0x9E3779B1  # odd, 2^32 divided by the golden ratio (Knuth, TAOCP 3, section 6.4)
 
 
 def draw_fleet(

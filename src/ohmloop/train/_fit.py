@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -360,6 +362,10 @@ def _write(folder: Path, result: RunResult) -> None:
     )
 
 
+# What torch.load raises on bytes that are no weights.
+_DAMAGE = (pickle.UnpicklingError, struct.error)
+
+
 class Run(NamedTuple):
     """A finished run, read back: the network on its hardware, its task and its configuration."""
 
@@ -385,7 +391,7 @@ def load_run(folder: str | Path) -> Run:
     model = found.model(config["model"], seed=config["seed"])
     try:
         model.load_state_dict(torch.load(path / "weights.pt", weights_only=True))
-    except (OSError, RuntimeError, KeyError, EOFError) as error:
+    except (OSError, RuntimeError, KeyError, EOFError, ValueError, *_DAMAGE) as error:
         raise TrainError(f"{path / 'weights.pt'} is damaged: {error}.") from error
     where = None if config["where"] == "None" else _literal(config["where"])
     analogize(model, Hardware.model_validate(config["hardware"][0]), where=where)

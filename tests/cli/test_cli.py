@@ -1,0 +1,134 @@
+"""The commands as users run them: exit codes, stable JSON, clear errors, no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.data.formats import loop, pymeasure, workbook
+
+from ohmloop.data import FiguresOfMerit
+
+
+def ohmloop(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run(
+        [sys.executable, "-c", "from ohmloop.cli import main; main()", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+    assert "Traceback" not in run.stderr
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.xlsx").write_bytes(workbook(*loop(5)))
+    (tmp_path / "in" / "b.csv").write_bytes(pymeasure(*loop(4)))
+    return tmp_path
+
+
+def test_analyze_gives_one_object_a_file(files: Path) -> None:
+    run = ohmloop("analyze", files / "in", "--json", "--plot", files / "plots")
+    assert run.returncode == 0
+    rows = json.loads(run.stdout)
+    assert [row["file"] for row in rows] == ["a.xlsx", "b.csv"]
+    assert all(list(row) == list(FiguresOfMerit.keys()) for row in rows)
+    assert [row["cycles"] for row in rows] == [5, 4]
+    pictures = sorted((files / "plots").iterdir())
+    assert [p.name for p in pictures] == ["a.png", "b.png"]
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
+
+
+def test_unreadable_file_has_an_error_and_the_rest_is_analysed(files: Path) -> None:
+    (files / "in" / "c.csv").write_bytes(b"")
+    run = ohmloop("analyze", files / "in", files / "nowhere.csv", "--json")
+    assert run.returncode == 1
+    rows = json.loads(run.stdout)
+    assert [sorted(row) == ["error", "file"] for row in rows] == [False, False, True, True]
+    table = ohmloop("analyze", files / "in")
+    assert table.returncode == 1
+    assert "a.xlsx" in table.stdout
+    assert "is empty" in table.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("analyze",),
+        ("analyze", "x", "--no-such"),
+        ("nonsense",),
+        ("train", "--epochs", "0"),
+        ("analyze", "x", "--read-voltage", "-1"),
+        ("compare", "--sigma", "a,b"),
+    ],
+)
+def test_wrong_command_line_exits_with_two(args: tuple[str, ...]) -> None:
+    assert ohmloop(*args).returncode == 2
+
+
+def test_device_commands(files: Path) -> None:
+    out = files / "device.json"
+    assert ohmloop("device", "fit", files / "in" / "a.xlsx", "-o", out).returncode == 0
+    shown = ohmloop("device", "show", out, "--json")
+    assert json.loads(shown.stdout)["sources"][0]["file"] == "a.xlsx"
+    assert "sigma of ln G" in ohmloop("device", "show", "lognormal:0.4").stdout
+    assert len(json.loads(ohmloop("device", "list", "--json").stdout)) == 43
+    wrong = ohmloop("device", "show", "nanowire-99")
+    assert wrong.returncode == 1
+    assert "Did you mean" in wrong.stderr
+
+
+def test_train_evaluate_compare(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    args = ("--task", "iris", "--epochs", "3", "-o", run)
+    assert ohmloop("train", "--method", "weight-noise:level=0.3", *args).returncode == 0
+    assert ohmloop("train", "--method", "weight-noise:level=0.3", *args).returncode == 0
+    other = ohmloop("train", "--method", "erm", *args)
+    assert other.returncode == 1
+    assert "holds another run" in other.stderr
+    rows = json.loads(
+        ohmloop(
+            "evaluate", run, "--device", "nanowire-30", "--sigma", "0.2", "--devices", "7", "--json"
+        ).stdout
+    )
+    assert [row["device"] for row in rows] == ["nanowire-30", "lognormal:0.2"]
+    assert all(len(row["accuracy"]) == 7 for row in rows)
+    table = ohmloop(
+        "compare",
+        "--task",
+        "iris",
+        "--methods",
+        "erm,dropout",
+        "--sigma",
+        "0.3",
+        "--seeds",
+        "1",
+        "--devices",
+        "3",
+        "--epochs",
+        "2",
+        "--workers",
+        "1",
+    )
+    assert table.returncode == 0
+    assert "dropout" in table.stdout
+    assert ohmloop("evaluate", tmp_path).returncode == 1
+
+
+@pytest.mark.slow
+def test_demo_from_own_files_writes_a_report(nanowires: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in sorted((nanowires / "raw").glob("*.xlsx"))[:4]:
+        (data / path.name).symlink_to(path)
+    (data / "broken.csv").write_text("")
+    run = ohmloop("demo", "--data", data, "--out", tmp_path / "out", "--seeds", "1")
+    assert run.returncode == 0
+    assert "broken.csv" in run.stderr
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "4 measured memristors" in page
+    assert "nanowire-01" in page

@@ -1,0 +1,106 @@
+"""Tasks: the test set never moves, nothing leaks, damaged data is said."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ohmloop.errors import TaskError
+from ohmloop.tasks import fetch, list_tasks, read_idx, task
+
+SIZES = {"digits": 1797, "iris": 150, "penguins": 342}
+EMBEDDED = tuple(SIZES)
+
+
+def idx(array: np.ndarray) -> bytes:
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 200), ("t10k", 50)):
+        images = rng.integers(0, 256, (n, 28, 28))
+        labels = np.arange(n) % 10
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_test_set_is_the_same_for_every_seed_and_disjoint(name: str) -> None:
+    t = task(name, standardise=False)
+    first, second = t.test(0), t.test(1)
+    assert torch.equal(first.x, second.x)
+    rows = {}
+    for seed in (0, 1):
+        train, validation = t.development(seed)
+        assert (
+            len(train.y) + len(validation.y) + len(first.y)
+            == {"digits": 1797, "iris": 150, "penguins": 342}[name]
+        )
+        rows[seed] = {tuple(r) for r in validation.x.flatten(1).tolist()}
+        held = {tuple(r) for r in first.x.flatten(1).tolist()}
+        # Equal measurements of different flowers exist; equal images do not.
+        if name == "digits":
+            assert not held & {tuple(r) for r in train.x.flatten(1).tolist()}
+            assert not held & rows[seed]
+        assert set(train.y.tolist()) == set(range(t.n_classes))
+    assert rows[0] != rows[1]
+
+
+def test_scaling_uses_training_statistics_only() -> None:
+    train, validation = task("iris").development(0)
+    assert train.x.mean(0).abs().max() < 1e-5
+    assert (train.x.std(0, unbiased=False) - 1).abs().max() < 1e-5
+    assert validation.x.mean(0).abs().max() > 1e-3
+
+
+def test_limit_is_stratified() -> None:
+    train, validation = task("digits").development(0, limit=200)
+    assert 190 <= len(train.y) + len(validation.y) <= 210
+    assert np.bincount(train.y.numpy(), minlength=10).min() >= 14
+
+
+def test_idx_folder_is_read(folder: Path) -> None:
+    t = task("mnist", folder)
+    train, validation = t.development(0)
+    assert train.x.shape == (160, 1, 28, 28)
+    assert len(validation.y) == 40
+    assert t.test(0).y.tolist() == [k % 10 for k in range(50)]
+    assert t.model()(train.x[:2]).shape == (2, 10)
+
+
+def test_missing_data_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OHMLOOP_DATA", str(tmp_path))
+    with pytest.raises(TaskError, match="ohmloop fetch mnist"):
+        task("mnist")
+    with pytest.raises(TaskError, match="one of"):
+        task("cifar11")
+    with pytest.raises(TaskError, match="to fetch"):
+        fetch("digits")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b"x" + b[1:], lambda b: b + b"0", lambda b: b[:3]]
+)
+def test_damaged_idx_is_said(damage, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(damage(idx(np.zeros((3, 28, 28)))))
+    with pytest.raises(TaskError, match=r"no IDX file|truncated"):
+        read_idx(path)
+
+
+def test_models_depend_on_their_seed_and_leave_the_global_state() -> None:
+    t = task("digits")
+    before = torch.get_rng_state()
+    a, b, c = (t.model(seed=s) for s in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(a[1].weight, b[1].weight)
+    assert not torch.equal(a[1].weight, c[1].weight)
+    with pytest.raises(TaskError, match="lenet"):
+        t.model("lenet")
+    assert set(EMBEDDED) < set(list_tasks())
