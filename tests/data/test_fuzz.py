@@ -151,3 +151,29 @@ def test_hostile_names_and_bad_neighbours_do_not_stop_the_rest(tmp_path: Path) -
     assert len(sigma) == 1
     json.dumps([row.to_dict() for row in rows], allow_nan=False)
     assert all(row.file.isprintable() for row in rows)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,2\n" * 1_100_000,
+        "1" * 20_000_000,
+        "1," * 5_000_000,
+        "\n" * 20_000_000,
+        "V,I\n" + "9" * 10**7,
+    ],
+    ids=["rows", "digits", "cells", "blank", "cell"],
+)
+def test_huge_text_is_refused_in_time(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "huge.csv"
+    path.write_text(text)
+    with pytest.raises(IngestError, match=r"huge\.csv|too large"):
+        read(path)
+
+
+def test_file_over_the_limit_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "huge.csv"
+    with path.open("wb") as file:
+        file.truncate(65 * 2**20)
+    with pytest.raises(IngestError, match="at most 64 MiB"):
+        read(path)

@@ -11,7 +11,7 @@ from ohmloop.data._figures import FiguresOfMerit, figures_of_merit
 from ohmloop.data._files import find_files, shown
 from ohmloop.data._read import read
 from ohmloop.data._sweep import Sweep
-from ohmloop.errors import IngestError
+from ohmloop.errors import AnalysisError, IngestError
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +63,28 @@ def analyze_files(
             out.append(Analysis(shown(Path(path).name or str(path)), None, None, str(error)))
             continue
         for file in files:
-            try:
-                sweep = read(file, voltage_unit=voltage_unit, current_unit=current_unit)
-            except IngestError as error:
-                out.append(Analysis(shown(file.name), None, None, str(error)))
-                continue
-            figures = figures_of_merit(sweep, read_voltage=read_voltage)
-            out.append(Analysis(sweep.file, sweep, figures, None))
+            out.append(_analyse(file, read_voltage, voltage_unit, current_unit))
     return out
+
+
+def _analyse(
+    file: Path, read_voltage: float | None, voltage_unit: str | None, current_unit: str | None
+) -> Analysis:
+    name = shown(file.name)
+    try:
+        sweep = read(file, voltage_unit=voltage_unit, current_unit=current_unit)
+        figures = figures_of_merit(sweep, read_voltage=read_voltage)
+    except IngestError as error:
+        return Analysis(name, None, None, str(error))
+    except AnalysisError:
+        raise
+    except Exception as error:
+        # A defect of ours on one file must not cost a lab the other fifty.
+        reason = f"{type(error).__name__}: {error}"
+        return Analysis(
+            name,
+            None,
+            None,
+            f"ohmloop failed on this file ({reason}); please report it with the file.",
+        )
+    return Analysis(sweep.file, sweep, figures, None)

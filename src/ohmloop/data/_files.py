@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ohmloop.errors import IngestError
 
-MAX_BYTES = 200 * 2**20
-"""Largest file that is opened: a sweep of a million rows and ten cycles is about 150 MB of text."""
+MAX_BYTES = 64 * 2**20
+"""Largest file that is opened: some 1,000 sweeps of 1,000 rows and four columns as text."""
 
 SUFFIXES = frozenset({".csv", ".txt", ".tsv", ".dat", ".xlsx", ".xlsm", ".xls", ".ods"})
 """What a folder is searched for; a file that is named is always tried."""

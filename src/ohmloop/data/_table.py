@@ -15,6 +15,8 @@ from ohmloop.errors import IngestError
 MAX_CELLS = 30_000_000
 """Most cells of one table: 240 MB as floats."""
 MAX_COLUMNS = 16_384
+MAX_ROWS = 1_000_000
+"""Most rows of a text table: a minute of a sampling oscilloscope, not an I-V sweep."""
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?$")
 _COMMA_NUMBER = re.compile(r"^[+-]?(\d+,?\d*|,\d+)([eEdD][+-]?\d+)?$")
 _COMMENT = ("#", "%", "//", "!", ";;", "*")
@@ -73,6 +75,8 @@ def find_layout(lines: Sequence[str]) -> Layout | None:
         for k, line in enumerate(lines[:_HEADER_SEARCH])
         if line.strip() and not line.lstrip().startswith(_COMMENT)
     ]
+    if not useful:
+        return None
     best: Layout | None = None
     for delimiter, decimal in (
         ("\t", "."),
@@ -140,7 +144,7 @@ def text_columns(lines: Sequence[str], layout: Layout, header: Sequence[str]) ->
         if line.strip() and not line.lstrip().startswith(_COMMENT)
     ]
     width = max(layout.width, len(header))
-    if len(rows) * width > MAX_CELLS or width > MAX_COLUMNS:
+    if len(rows) > MAX_ROWS or len(rows) * width > MAX_CELLS or width > MAX_COLUMNS:
         raise IngestError(
             f"a table of {len(rows)} rows and {width} columns is too large. Export the sweep alone."
         )

@@ -1,10 +1,12 @@
 """A fleet as one forward pass: the devices ride along in the batch dimension.
 
-The rows of the batch are ordered input-major (row ``b * N + n`` is input b on device n). Digital layers
-see a larger batch and stay as they are. Analog layers know their N weights: a Linear is one batched
-matrix product; a convolution of inputs that all devices share is one product with the unfolded
-input; any other convolution runs device by device inside the layer. Max pooling over whole windows
-is done by slices, which is exact and several times faster on a CPU than the library's kernel.
+The rows of the batch are ordered device-major (row ``n * B + b`` is input b on device n), or, where a
+convolution comes first, input-major (row ``b * N + n``): each is the order that its first layer writes
+without a copy. Digital layers see a larger batch and stay as they are. Analog layers know their N
+weights: a Linear is one batched matrix product; a convolution of inputs that all devices share is one
+product with the unfolded input; any other convolution runs device by device inside the layer. Max
+pooling over whole windows is done by slices, which is exact and several times faster on a CPU than
+the library's kernel.
 
 `FleetRunner` uses this where it applies, checks it once per model against one device at a time,
 and else falls back to `torch.func.vmap`.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +25,8 @@ from torch.nn import functional as F
 
 from ohmloop.nn._convert import ANALOG_TYPES
 
+UNFOLD = 256
+"""Largest window (channels x height x width) that is unfolded: it multiplies the input's memory."""
 _CHECK_INPUTS = 3
 _CHECK_DEVICES = 2
 
@@ -54,9 +59,11 @@ class FleetRunner:
     def _run(self, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
         assert self._layers is not None
         n = len(next(iter(stacked.values())))
-        with _patched(self._model, self._layers, stacked, n, len(x)):
+        first = next(iter(self._layers.values()))
+        rows = _Rows(n, len(x), device_major=isinstance(first, nn.Linear))
+        with _patched(self._model, self._layers, stacked, rows):
             out: Tensor = self._model(x)
-        return out.reshape(len(x), n, *out.shape[1:]).transpose(0, 1)
+        return rows.split(out)
 
     def _agrees(self, stacked: dict[str, Tensor], x: Tensor) -> bool:
         """Whether the batched pass gives what each device gives alone, on a few inputs."""
@@ -75,6 +82,25 @@ class FleetRunner:
             return False
         scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
         return bool((got - expected).abs().max() <= 100 * torch.finfo(expected.dtype).eps * scale)
+
+
+class _Rows(NamedTuple):
+    """How N devices and B inputs lie in one batch dimension."""
+
+    n: int
+    batch: int
+    device_major: bool
+
+    def split(self, x: Tensor) -> Tensor:
+        """Return ``N x B x ...`` of a batch of N * B rows."""
+        if self.device_major:
+            return x.reshape(self.n, self.batch, *x.shape[1:])
+        return x.reshape(self.batch, self.n, *x.shape[1:]).transpose(0, 1)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """Return a batch of N * B rows of ``N x B x ...``."""
+        rows = x if self.device_major else x.transpose(0, 1)
+        return rows.reshape(self.n * self.batch, *x.shape[2:])
 
 
 def by_vmap(model: nn.Module, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -108,7 +134,7 @@ def _analog_layers(model: nn.Module, names: frozenset[str]) -> dict[str, nn.Modu
 
 @contextmanager
 def _patched(
-    model: nn.Module, layers: dict[str, nn.Module], stacked: dict[str, Tensor], n: int, batch: int
+    model: nn.Module, layers: dict[str, nn.Module], stacked: dict[str, Tensor], rows: _Rows
 ) -> Iterator[None]:
     changed: list[nn.Module] = []
 
@@ -120,11 +146,11 @@ def _patched(
     try:
         for name, module in layers.items():
             prefix = f"{name}." if name else ""
-            weight = stacked.get(f"{prefix}weight", _shared(module.weight, n))
-            bias = stacked.get(f"{prefix}bias", _shared(module.bias, n))
+            weight = stacked.get(f"{prefix}weight", _shared(module.weight, rows.n))
+            bias = stacked.get(f"{prefix}bias", _shared(module.bias, rows.n))
             assert weight is not None
             make = _linear if isinstance(module, nn.Linear) else _conv
-            patch(module, make(module, weight, bias, n, batch))
+            patch(module, make(module, weight, bias, rows))
         for module in model.modules():
             if type(module) is nn.MaxPool2d:
                 patch(module, _max_pool(module))
@@ -140,27 +166,27 @@ def _shared(value: object, n: int) -> Tensor | None:
 
 
 def _linear(
-    module: nn.Module, weight: Tensor, bias: Tensor | None, n: int, batch: int
+    module: nn.Module, weight: Tensor, bias: Tensor | None, rows: _Rows
 ) -> Callable[[Tensor], Tensor]:
+    n, batch = rows.n, rows.batch
+
     def forward(x: Tensor) -> Tensor:
-        shared = x.shape[0] == batch
         inner = x.shape[1:-1]
-        if shared:
-            rows = x.reshape(1, -1, x.shape[-1]).expand(n, -1, -1)
+        if x.shape[0] == batch:
+            inputs = x.reshape(1, -1, x.shape[-1]).expand(n, -1, -1)
         else:
-            rows = x.reshape(batch, n, -1, x.shape[-1]).transpose(0, 1).reshape(n, -1, x.shape[-1])
+            inputs = rows.split(x).reshape(n, -1, x.shape[-1])
         if bias is None:
-            out = torch.bmm(rows, weight.transpose(1, 2))
+            out = torch.bmm(inputs, weight.transpose(1, 2))
         else:
-            out = torch.baddbmm(bias.unsqueeze(1), rows, weight.transpose(1, 2))
-        out = out.reshape(n, batch, *inner, -1).transpose(0, 1)
-        return out.reshape(batch * n, *inner, out.shape[-1])
+            out = torch.baddbmm(bias.unsqueeze(1), inputs, weight.transpose(1, 2))
+        return rows.merge(out.reshape(n, batch, *inner, out.shape[-1]))
 
     return forward
 
 
 def _conv(
-    module: nn.Module, weight: Tensor, bias: Tensor | None, n: int, batch: int
+    module: nn.Module, weight: Tensor, bias: Tensor | None, rows: _Rows
 ) -> Callable[[Tensor], Tensor]:
     assert isinstance(module, nn.Conv1d | nn.Conv2d)
     unfoldable = (
@@ -171,25 +197,21 @@ def _conv(
     )
 
     def forward(x: Tensor) -> Tensor:
-        if x.shape[0] == batch:
-            if (
-                isinstance(module, nn.Conv2d)
-                and unfoldable
-                and x.shape[1] * weight[0, 0, 0].numel() <= 256
-            ):
-                return _unfolded(module, weight, bias, x)
-            outs = [
-                module._conv_forward(x, weight[k], None if bias is None else bias[k])
-                for k in range(n)
-            ]
-        else:
-            parts = x.reshape(batch, n, *x.shape[1:])
-            outs = [
-                module._conv_forward(parts[:, k], weight[k], None if bias is None else bias[k])
-                for k in range(n)
-            ]
-        out = torch.stack(outs, dim=1)
-        return out.reshape(batch * n, *out.shape[2:])
+        shared = x.shape[0] == rows.batch
+        if (
+            shared
+            and unfoldable
+            and not rows.device_major
+            and isinstance(module, nn.Conv2d)
+            and x.shape[1] * weight[0, 0, 0].numel() <= UNFOLD
+        ):
+            return _unfolded(module, weight, bias, x)
+        parts = x.expand(rows.n, *x.shape) if shared else rows.split(x)
+        outs = [
+            module._conv_forward(parts[k], weight[k], None if bias is None else bias[k])
+            for k in range(rows.n)
+        ]
+        return rows.merge(torch.stack(outs))
 
     return forward
 

@@ -197,7 +197,7 @@ def evaluate_fleets(
     ]
 
 
-CACHE = 8 * 2**20
+CACHE = 12 * 2**20
 """Bytes of activations that a CPU keeps near its cores; larger chunks only add memory traffic."""
 
 
