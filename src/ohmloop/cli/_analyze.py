@@ -78,8 +78,11 @@ def _print_table(figures: list[FiguresOfMerit]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    if not console.is_terminal:  # A pipe has no width of its own: a file is one line there.
+        console = Console(width=max(len(f.file) for f in figures) + 120)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("file", overflow="fold", max_width=46)
+    table.add_column("file", overflow="fold", max_width=46 if console.is_terminal else None)
     for name in (
         "cycles",
         "sigma",
@@ -103,9 +106,6 @@ def _print_table(figures: list[FiguresOfMerit]) -> None:
             _text(f.set_voltage, ".2f"),
             _text(f.reset_voltage, ".2f"),
         )
-    console = Console()
-    if not console.is_terminal:  # A pipe has no width of its own: no row may wrap there.
-        console = Console(width=160)
     console.print(table)
 
 
