@@ -166,7 +166,10 @@ def _device_order(study: Study) -> list[int]:
 
 def _number(device: DeviceModel, key: str, digits: str) -> str:
     value = device.figures.get(key)
-    return format(value, digits) if isinstance(value, int | float) else "–"
+    if not isinstance(value, int | float):
+        return "–"
+    # Ratios in full: 1,930 is read at once, 1.93e+03 is not.
+    return f"{value:,.0f}" if digits == ".3g" and value >= 100 else format(value, digits)
 
 
 def _device_row(study: Study, index: int) -> dict[str, str]:
