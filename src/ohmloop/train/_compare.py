@@ -19,6 +19,7 @@ from ohmloop.nn import evaluate_fleets
 from ohmloop.progress import Progress, ProgressEvent, silent
 from ohmloop.tasks import task as load_task
 from ohmloop.train._fit import fit
+from ohmloop.train._loop import Schedule
 from ohmloop.train._methods import Method, parse_method
 
 EVALUATION_SEED = 10_007
@@ -60,6 +61,7 @@ class _Job(NamedTuple):
     test_limit: int | None
     device: str
     lr: float
+    schedule: Schedule
     standardise: bool
 
 
@@ -87,6 +89,7 @@ def compare(
     workers: int = 1,
     device: str = "cpu",
     lr: float = 3e-3,
+    schedule: Schedule = "cosine",
     standardise: bool = True,
     progress: Progress = silent,
 ) -> list[Comparison]:
@@ -108,6 +111,7 @@ def compare(
         workers: Processes that train side by side; the results do not depend on it.
         device: Where torch computes.
         lr: Largest learning rate of Adam.
+        schedule: "cosine" (down to zero) or "constant".
         standardise: Whether inputs are scaled by statistics of the training data.
         progress: Told after each finished training.
 
@@ -136,6 +140,7 @@ def compare(
             test_limit,
             device,
             lr,
+            schedule,
             standardise,
         )
         for method, own in plan
@@ -209,6 +214,7 @@ def _work(job: _Job) -> _Done:
         limit=job.limit,
         device=job.device,
         lr=job.lr,
+        schedule=job.schedule,
     )
     test = task.test(job.seed, job.limit)
     if job.test_limit is not None:

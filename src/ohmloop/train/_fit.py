@@ -20,7 +20,7 @@ from ohmloop.nn import Where, accuracy, analogize, evaluate_fleets
 from ohmloop.progress import Progress, ProgressEvent, silent
 from ohmloop.tasks import Split, Task, task
 from ohmloop.train._folder import open_run, read_json, write_json, write_weights
-from ohmloop.train._loop import Recipe, noisy_layers, train_once
+from ohmloop.train._loop import Recipe, Schedule, noisy_layers, train_once
 from ohmloop.train._methods import (
     BayesFT,
     BayesMulti,
@@ -111,6 +111,7 @@ def fit(
     epochs: int = 60,
     batch_size: int = 64,
     lr: float = 3e-3,
+    schedule: Schedule = "cosine",
     seed: int = 0,
     limit: int | None = None,
     device: str = "cpu",
@@ -133,6 +134,7 @@ def fit(
         epochs: Of one training.
         batch_size: Inputs a step.
         lr: Largest learning rate of Adam.
+        schedule: "cosine" (down to zero) or "constant".
         seed: Of everything random.
         limit: Use only that many development samples.
         device: Where torch computes: "cpu", "cuda".
@@ -143,6 +145,8 @@ def fit(
         TrainError: If a setting is wrong, or the folder holds another run.
     """
     chosen = parse_method(method) if isinstance(method, str) else method
+    if schedule not in ("cosine", "constant"):
+        raise TrainError(f'schedule is "cosine" or "constant"; received {schedule!r}.')
     if epochs < 1 or batch_size < 1 or not lr > 0:
         raise TrainError(
             f"epochs and batch size must be at least 1 and lr positive; received {epochs}, "
@@ -164,6 +168,7 @@ def fit(
                 "epochs": epochs,
                 "batch_size": batch_size,
                 "lr": lr,
+                "schedule": schedule,
                 "seed": seed,
                 "limit": limit,
             },
@@ -174,7 +179,7 @@ def fit(
         model,
         hardwares,
         where,
-        Recipe(epochs, batch_size, lr, seed),
+        Recipe(epochs, batch_size, lr, seed, schedule),
         device,
         train,
         validation,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,20 +25,25 @@ VALIDATION_SAMPLES = 1000
 """Validation inputs that the accuracy of each epoch is taken over; the search uses them all."""
 
 
+Schedule = Literal["cosine", "constant"]
+
+
 class Recipe(NamedTuple):
-    """How every method trains: Adam, a cosine from ``lr`` to zero, the same for all.
+    """How every method trains: Adam, the same for all.
 
     Attributes:
         epochs: Passes over the training data.
         batch_size: Inputs a step.
         lr: Largest learning rate.
         seed: Of batches and noise.
+        schedule: "cosine": from ``lr`` to zero; "constant": ``lr`` throughout.
     """
 
     epochs: int
     batch_size: int
     lr: float
     seed: int
+    schedule: Schedule = "cosine"
 
 
 def noisy_layers(model: nn.Module) -> Sequence[nn.Module]:
@@ -129,7 +134,9 @@ def train_once(
         history = json.loads(state["history"])
     for epoch in range(len(history), recipe.epochs):
         model.train()
-        rate = recipe.lr * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
+        rate = recipe.lr
+        if recipe.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
         for group in optimiser.param_groups:
             group["lr"] = rate
         order = torch.randperm(len(x), generator=shuffle).to(place)
