@@ -1,183 +1,424 @@
-"""Where to evaluate next: a Gaussian process and expected improvement over a box.
-
-Sources: Jones, Schonlau, Welch, J. Global Optim. 13, 455 (1998) for expected improvement; Ament et al.,
-NeurIPS 2023, for its logarithm; BoTorch (Balandat et al., NeurIPS 2020) computes both.
-"""
+"""What to try next: the candidates of highest value, each with the reasons for it."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from ohmloop.bo._problem import Observation, Problem
+from ohmloop.bo._space import Space, Table
+from ohmloop.bo._variables import Categorical, Ordinal, Point, Value
 from ohmloop.errors import SearchError
+
+if TYPE_CHECKING:
+    from ohmloop.bo._beliefs import Knowledge
+
+Array = NDArray[np.float64]
+Mode = Literal["design", "explore", "exploit"]
+
+N_FIRST = 1024  # random candidates of a search, before it is refined around the best
+N_ROUNDS = 7
+N_ELITE = 16
+N_AROUND = 16  # neighbours tried of each of the elite, a round
+N_DESIGN = 64  # best-candidate sampling: spread out, without crowding the corners
+REJECTED_RADIUS = 0.02  # share of a range within which a rejected recipe counts as the same
+QUANTILE_90 = 1.6448536269514722  # of the standard normal: a 90 % interval is mean +- this
 
 
 @dataclass(frozen=True)
-class Box:
-    """A search space of ``d`` real numbers between bounds.
+class Prediction:
+    """What an outcome is expected to be; the interval holds the recipe's true mean with 90 %."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """One recipe to try, and why.
 
     Attributes:
-        low: ``d`` lower bounds.
-        high: ``d`` upper bounds, each above its lower one.
+        point: The recipe.
+        mode: "design" (spread over the space, the model has too little), "explore" (the model is
+            unsure here), or "exploit" (expected to beat the best).
+        predictions: Objective -> expectation; empty before the model has outcomes.
+        usable: Probability that a device passes every stage; None without any stage result.
+        stages: Stage -> probability of passing it once it is reached.
+        likeliest_failure: Stage at which a failing device most probably fails; None if unknown.
+        nearest: Index of the most similar observation, None before the first.
+        differences: Variable -> (value there, value here) against that observation.
+        importance: Variable -> share of what the model says matters, adding up to 1; empty before it knows.
+        gain: Expected improvement in the objective's unit times `usable` (one objective), None otherwise.
     """
 
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not self.low or len(self.low) != len(self.high):
-            raise SearchError(
-                f"a box needs as many lower as upper bounds; received {len(self.low)} and {len(self.high)}."
-            )
-        if not all(
-            np.isfinite([a, b]).all() and a < b for a, b in zip(self.low, self.high, strict=True)
-        ):
-            raise SearchError(
-                f"each lower bound must lie below its upper one: {self.low}, {self.high}."
-            )
-
-    @property
-    def d(self) -> int:
-        """Number of dimensions."""
-        return len(self.low)
+    point: dict[str, Value]
+    mode: Mode
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    usable: float | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    likeliest_failure: str | None = None
+    nearest: int | None = None
+    differences: dict[str, tuple[Value | None, Value | None]] = field(default_factory=dict)
+    importance: dict[str, float] = field(default_factory=dict)
+    gain: float | None = None
 
 
 def suggest(
-    space: Box,
-    X: ArrayLike,
-    Y: ArrayLike,
-    *,
+    problem: Problem,
+    observations: Sequence[Observation],
     q: int = 1,
-    n_initial: int = 3,
-    pending: ArrayLike | None = None,
+    *,
+    pending: Sequence[Point] = (),
+    rejected: Sequence[Point] = (),
+    fixed: Mapping[str, Value] | None = None,
+    candidates: Sequence[Point] | None = None,
     seed: int = 0,
-) -> NDArray[np.float64]:
-    """Suggest ``q`` points to evaluate next, to maximise the outcome.
+) -> list[Suggestion]:
+    """Suggest ``q`` recipes to try next.
 
-    The first ``n_initial`` points of a search come from a scrambled Sobol sequence of the seed; later
-    ones maximise (q-)log noisy expected improvement under a GP on all finite outcomes.
-    Everything is deterministic for a seed.
+    The first trials spread over the space. Later ones maximise the expected improvement (of the
+    hypervolume, for two or three objectives) over the best usable recipe, times the probability of
+    passing every stage, under Gaussian processes; see `Problem` for cost, beliefs, tolerance and
+    coverage. Everything is deterministic for a seed.
+
+    >>> from ohmloop.bo import Objective, Problem, Real, Space
+    >>> problem = Problem(space=Space((Real(name="x", low=0, high=1),)), objectives=(Objective(name="y"),))
+    >>> 0 <= suggest(problem, [])[0].point["x"] <= 1
+    True
 
     Args:
-        space: The box.
-        X: ``n x d`` points evaluated so far.
-        Y: ``n`` outcomes, larger is better; NaN where an evaluation failed (the point is then
-            avoided only by what its neighbours say).
-        q: How many points.
-        n_initial: Length of the initial design.
-        pending: ``p x d`` points under evaluation, taken into account.
-        seed: Of the initial design and the optimiser.
-
-    Returns:
-        ``q x d`` points in the box.
+        problem: The search.
+        observations: All that was tried, failures included, with earlier campaigns marked by `source`.
+        q: How many recipes.
+        pending: Recipes under way; what they may bring is accounted for.
+        rejected: Recipes not to propose again, nor ones within 2 % of their ranges.
+        fixed: Variable -> value that every suggestion has: pinned ones, and all context variables.
+        candidates: The only recipes to choose from; by default the whole space.
+        seed: Of everything random.
 
     Raises:
-        SearchError: If shapes do not match or points lie outside the box.
+        SearchError: If a point does not fit the space, no recipe is left, or a context variable has no value.
     """
-    points, outcomes = _checked(space, X, Y)
-    waiting = np.empty((0, space.d)) if pending is None else _checked(space, pending, None)[0]
     if q < 1:
         raise SearchError(f"q must be at least 1; received {q}.")
-    started = len(points) + len(waiting)
-    low, high = np.array(space.low), np.array(space.high)
-    finite = np.isfinite(outcomes)
-    initial = max(0, min(q, n_initial - started))
-    if initial < q and len(np.unique(outcomes[finite])) < 2:
-        initial = q  # A GP needs two different outcomes; until then the design goes on.
-    from scipy.stats import qmc
+    space = problem.space
+    held = dict(fixed or {})
+    for variable in space.variables:
+        if variable.context and variable.name not in held and candidates is None:
+            raise SearchError(
+                f'"{variable.name}" is a context variable: state its present value '
+                f'(fixed={{"{variable.name}": ...}}).'
+            )
+    knowledge = _knowledge(problem, observations, seed)
+    waiting = space.to_table(list(pending))
+    refused = space.to_table(list(rejected))
+    pool = None if candidates is None else _pool(space, candidates, held)
+    rng = np.random.default_rng([seed, len(observations), len(waiting)])
+    chosen: list[Suggestion] = []
+    from ohmloop.bo._surrogate import quiet
 
-    parts = []
-    if initial:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # Sobol balance needs powers of two
-            design = qmc.Sobol(space.d, rng=np.random.default_rng(seed)).random(started + initial)
-        parts.append(low + design[started:] * (high - low))
-    if initial < q:
-        more = np.concatenate([waiting, *parts])
-        unit = (points[finite] - low) / (high - low)
-        found = _maximise(unit, outcomes[finite], (more - low) / (high - low), q - initial, seed)
-        parts.append(low + found * (high - low))
-    out: NDArray[np.float64] = np.clip(np.concatenate(parts), low, high)
+    with quiet(seed + len(observations)):
+        for turn in range(q):
+            design = len(observations) + len(waiting) < problem.n_initial
+            acquisition = None if design else knowledge.acquisition(waiting, turn)
+            risk = (
+                float((1.0 - knowledge.usable_probability(waiting)).sum()) if len(waiting) else 0.0
+            )
+
+            def value(
+                table: Table, a: object = acquisition, w: Table = waiting, r: float = risk
+            ) -> Array:
+                return knowledge.score(table, a, w, r)
+
+            taken = np.vstack([knowledge.table[knowledge.own], waiting])
+            row = _search(space, value, pool, taken, refused, held, rng, design)
+            chosen.append(_explain(knowledge, row, acquisition, waiting))
+            waiting = np.vstack([waiting, row])
+    return chosen
+
+
+_last: list[
+    Knowledge
+] = []  # suggestions, their worth and the best recipe ask for the same fit in turn
+
+
+def _knowledge(problem: Problem, observations: Sequence[Observation], seed: int) -> Knowledge:
+    from ohmloop.bo._surrogate import quiet
+
+    for known in _last:
+        if (known.problem, known.observations, known.seed) == (problem, list(observations), seed):
+            return known
+    with quiet(seed):
+        from ohmloop.bo._beliefs import Knowledge
+
+        fitted = Knowledge(problem, observations, seed)
+    _last[:] = [fitted]
+    return fitted
+
+
+def _pool(space: Space, candidates: Sequence[Point], held: Mapping[str, Value]) -> Table:
+    table = space.to_table(candidates)
+    for name, value in held.items():
+        k = space.names.index(name)
+        wanted = space.repair(table[:1], {name: value})[0, k] if len(table) else math.nan
+        table = table[table[:, k] == wanted]
+    return table
+
+
+def _search(
+    space: Space,
+    value: Callable[[Table], Array],
+    pool: Table | None,
+    taken: Table,
+    refused: Table,
+    held: Mapping[str, Value],
+    rng: np.random.Generator,
+    design: bool,
+) -> Array:
+    """Return the best row that is new and not refused."""
+
+    def fresh(table: Table) -> Table:
+        new = ~_same(space, table, taken, 1e-6) & ~_same(space, table, refused, REJECTED_RADIUS)
+        return table[new]
+
+    if pool is not None:
+        left = fresh(pool)
+        if not len(left):
+            raise SearchError("every candidate has been tried, is under way or was rejected.")
+        if design and len(left) > N_DESIGN:
+            left = left[rng.choice(len(left), N_DESIGN, replace=False)]
+        return np.asarray(left[np.argmax(value(left))])
+    first = fresh(space.sample(N_DESIGN if design else N_FIRST, rng, held))
+    if not len(first):
+        first = fresh(_enumerate(space, held))
+    if not len(first):
+        raise SearchError(
+            "every recipe of the space has been tried, is under way or was rejected. "
+            "Widen a range, add an option, or undo a rejection."
+        )
+    if design:
+        return np.asarray(first[np.argmax(value(first))])
+    start = np.vstack([first, *_around(space, taken, held, rng, fresh)])
+    scores = value(start)
+    order = np.argsort(-scores)[:N_ELITE]
+    elite, best = start[order], scores[order]
+    for turn in range(N_ROUNDS):
+        scale = 0.25 * 0.5**turn
+        near = space.perturb(np.repeat(elite, N_AROUND, 0), scale, rng, held)
+        near = fresh(near[space.violation(near) == 0])
+        if not len(near):
+            continue
+        both, scores = np.vstack([elite, near]), np.concatenate([best, value(near)])
+        both, index = np.unique(both, axis=0, return_index=True)
+        scores = scores[index]
+        order = np.argsort(-scores, kind="stable")[:N_ELITE]
+        elite, best = both[order], scores[order]
+    return np.asarray(elite[0])
+
+
+def _around(
+    space: Space,
+    taken: Table,
+    held: Mapping[str, Value],
+    rng: np.random.Generator,
+    fresh: Callable[[Table], Table],
+) -> list[Table]:
+    """Neighbours of recipes that were tried: improvement is often close to what worked."""
+    if not len(taken):
+        return []
+    some = taken[rng.integers(len(taken), size=256)]
+    near = space.perturb(some, 0.1, rng, held)
+    near = _inside(space, near)
+    return [fresh(near[space.violation(near) == 0])]
+
+
+def _inside(space: Space, table: Table) -> Table:
+    """Leave out rows that hold a retired option (they may only be learned from)."""
+    keep = np.ones(len(table), dtype=bool)
+    for k, variable in enumerate(space.variables):
+        if isinstance(variable, Categorical):
+            keep &= np.isnan(table[:, k]) | (table[:, k] < len(variable.options))
+    return table[keep]
+
+
+def _enumerate(space: Space, held: Mapping[str, Value]) -> Table:
+    """Return all recipes of a small finite space, else none."""
+    sizes = [v.n_values for v in space.variables]
+    if any(size is None for size in sizes) or math.prod(s or 1 for s in sizes) > 50_000:
+        return np.empty((0, len(sizes)))
+    axes = []
+    for variable in space.variables:
+        if isinstance(variable, Categorical):
+            axes.append(np.arange(len(variable.options), dtype=np.float64))
+        elif isinstance(variable, Ordinal):
+            axes.append(np.asarray(variable.levels, dtype=np.float64))
+        else:
+            steps = np.arange(variable.n_values or 1, dtype=np.float64)
+            axes.append(variable.snap(variable.low + steps * (variable.step or 0.0)))
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+    table: Table = np.unique(space.repair(grid, held), axis=0)
+    return np.asarray(table[space.violation(table) == 0])
+
+
+def _same(space: Space, table: Table, others: Table, radius: float) -> NDArray[np.bool_]:
+    """Whether each row equals one of the others, numbers within a share of their ranges."""
+    out = np.zeros(len(table), dtype=bool)
+    for other in others:
+        near = np.ones(len(table), dtype=bool)
+        for k, variable in enumerate(space.variables):
+            here, there = table[:, k], other[k]
+            if np.isnan(there):
+                near &= np.isnan(here)
+            elif isinstance(variable, Categorical):
+                near &= here == there
+            else:
+                unit = variable.to_unit(np.append(np.nan_to_num(here, nan=1e9), there))
+                slack = radius
+                if variable.n_values is not None:  # a step further is another recipe
+                    slack = min(radius, 0.49 / max(variable.n_values - 1, 1))
+                near &= np.abs(unit[:-1] - unit[-1]) <= slack
+        out |= near
     return out
 
 
-def _checked(
-    space: Box, X: ArrayLike, Y: ArrayLike | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if np.size(X) and np.shape(X)[-1] != space.d:
-        raise SearchError(f"expected points of {space.d} numbers; received shape {np.shape(X)}.")
-    points = np.asarray(X, dtype=np.float64).reshape(-1, space.d)
-    outcomes = (
-        np.full(len(points), np.nan) if Y is None else np.asarray(Y, dtype=np.float64).ravel()
+# -- reasons ------------------------------------------------------------------------------------
+
+
+def _explain(knowledge: Knowledge, row: Array, acquisition: object, waiting: Table) -> Suggestion:
+    problem, space = knowledge.problem, knowledge.problem.space
+    one = row[None, :]
+    stages = {name: float(p[0]) for name, p in knowledge.stage_probabilities(one).items()}
+    usable = math.prod(stages.values()) if stages else None
+    failure, reached, worst = None, 1.0, -1.0
+    for stage in problem.stages:
+        if stage in stages:
+            here = reached * (1.0 - stages[stage])
+            if here > worst:
+                failure, worst = stage, here
+            reached *= stages[stage]
+    predictions, mode = {}, "design"
+    for objective in problem.objectives:
+        if objective.name in knowledge.models:
+            predictions[objective.name] = predict_one(knowledge, objective.name, one)
+    gain = None
+    if acquisition is not None:
+        mode, gain = _mode_and_gain(knowledge, one, usable)
+    nearest, differences = _nearest(knowledge, row)
+    return Suggestion(
+        point=space.to_points(one)[0],
+        mode=mode,  # type: ignore[arg-type]  # one of the three words
+        predictions=predictions,
+        usable=usable,
+        stages=stages,
+        likeliest_failure=failure,
+        nearest=nearest,
+        differences=differences,
+        importance=importance(knowledge),
+        gain=gain,
     )
-    if len(outcomes) != len(points):
-        raise SearchError(f"{len(points)} points but {len(outcomes)} outcomes.")
-    slack = 1e-9 * (np.array(space.high) - np.array(space.low))
-    if ((points < np.array(space.low) - slack) | (points > np.array(space.high) + slack)).any():
-        raise SearchError(f"points outside the box {space.low} .. {space.high}.")
-    return points, outcomes
 
 
-def _maximise(
-    unit: NDArray[np.float64],
-    outcomes: NDArray[np.float64],
-    pending: NDArray[np.float64],
-    q: int,
-    seed: int,
-) -> NDArray[np.float64]:
-    with warnings.catch_warnings():
-        # linear_operator 0.6 still decorates with torch.jit.script, which torch 2.13 deprecates.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import torch
-        from botorch.acquisition.logei import qLogNoisyExpectedImprovement
-        from botorch.exceptions.warnings import BotorchWarning
-        from botorch.fit import fit_gpytorch_mll
-        from botorch.models import SingleTaskGP
-        from botorch.models.transforms.outcome import Standardize
-        from botorch.optim import optimize_acqf
-        from botorch.sampling.normal import SobolQMCNormalSampler
-        from gpytorch.mlls import ExactMarginalLogLikelihood
-        from linear_operator.utils.warnings import NumericalWarning
-
-    x = torch.tensor(unit, dtype=torch.float64)
-    y = torch.tensor(outcomes, dtype=torch.float64).unsqueeze(-1)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # Retries of the fit and jitter on a matrix are BoTorch's own business.
-        warnings.simplefilter("ignore", BotorchWarning)
-        warnings.simplefilter("ignore", NumericalWarning)
-        torch.manual_seed(seed + len(outcomes))
-        model = SingleTaskGP(x, y, outcome_transform=Standardize(m=1))
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-        acquisition = qLogNoisyExpectedImprovement(
-            model=model,
-            X_baseline=x,
-            sampler=SobolQMCNormalSampler(torch.Size([128]), seed=seed),
-            X_pending=torch.tensor(pending, dtype=torch.float64) if len(pending) else None,
-            prune_baseline=True,
-        )
-        d = unit.shape[1]
-        candidates, _ = optimize_acqf(
-            acquisition,
-            bounds=torch.tensor([[0.0] * d, [1.0] * d], dtype=torch.float64),
-            q=q,
-            num_restarts=5,
-            raw_samples=128,
-            sequential=True,
-        )
-    return np.asarray(candidates.detach().numpy(), dtype=np.float64)
+def predict_one(knowledge: Knowledge, name: str, one: Table) -> Prediction:
+    """Return the median and the 90 % interval of an outcome at a single row."""
+    mean, std = knowledge.predict(name, one)
+    ends = knowledge.warps[name].inverse(
+        mean[0] + std[0] * np.array([-QUANTILE_90, 0.0, QUANTILE_90])
+    )
+    return Prediction(float(ends[1]), float(min(ends[0], ends[2])), float(max(ends[0], ends[2])))
 
 
-def best(X: ArrayLike, Y: Sequence[float] | ArrayLike) -> int:
-    """Return the index of the largest finite outcome, the first of equals.
+def _mode_and_gain(
+    knowledge: Knowledge, one: Table, usable: float | None
+) -> tuple[str, float | None]:
+    """Exploit if the expectation itself beats the best of what was measured, else explore."""
+    wins = []
+    for objective in knowledge.problem.objectives:
+        best = best_mean(knowledge, objective.name)
+        mean, _ = knowledge.predict(objective.name, one)
+        wins.append(best is not None and mean[0] >= best)
+    gain = None
+    if len(knowledge.problem.objectives) == 1:
+        name = knowledge.problem.objectives[0].name
+        gain = expected_gain(knowledge, name, *knowledge.predict(name, one))
+        gain = None if gain is None else gain * (1.0 if usable is None else usable)
+    return ("exploit" if any(wins) else "explore"), gain
 
-    Raises:
-        SearchError: If no outcome is finite.
+
+def best_mean(knowledge: Knowledge, name: str) -> float | None:
+    """Return the best believed value among usable recipes of this campaign, on the fitted scale."""
+    rows = [k for k in knowledge.measured[name] if knowledge.usable[k]]
+    if not rows or name not in knowledge.models:
+        return None
+    return float(knowledge.predict(name, knowledge.table[rows])[0].max())
+
+
+def expected_gain(knowledge: Knowledge, name: str, mean: Array, std: Array) -> float | None:
+    """Return the expected improvement of one recipe over the best, in the outcome's own unit."""
+    best = best_mean(knowledge, name)
+    if best is None:
+        return None
+    from scipy.stats import norm
+
+    levels = (np.arange(64) + 0.5) / 64
+    warp = knowledge.warps[name]
+    drawn = warp.sign * warp.inverse(mean[0] + std[0] * norm.ppf(levels))
+    now = warp.sign * warp.inverse(np.array([best]))[0]
+    return float(np.maximum(drawn - now, 0.0).mean())
+
+
+def _nearest(
+    knowledge: Knowledge, row: Array
+) -> tuple[int | None, dict[str, tuple[Value | None, Value | None]]]:
+    own = np.flatnonzero(knowledge.own)
+    if not len(own):
+        return None, {}
+    space = knowledge.problem.space
+    here, _ = space.features(row[None, :])
+    there, _ = space.features(knowledge.table[own])
+    k = int(own[((there - here) ** 2).sum(1).argmin()])
+    a, b = space.to_points(knowledge.table[[k]])[0], space.to_points(row[None, :])[0]
+    return k, {n: (a.get(n), b.get(n)) for n in space.names if a.get(n) != b.get(n)}
+
+
+def importance(knowledge: Knowledge) -> dict[str, float]:
+    """Return variable -> share of the model's variation that it explains alone (main effect).
+
+    The variance, over a variable's values, of the model's mean averaged over the other variables, summed over
+    objectives and stages and normalised; Saltelli et al., Global Sensitivity Analysis (2008), section 1.2.
     """
-    outcomes = np.asarray(Y, dtype=np.float64)
-    if not np.isfinite(outcomes).any():
-        raise SearchError("every evaluation failed; widen the space or look at the errors.")
-    return int(np.nanargmax(outcomes))
+    if knowledge.importance is not None:
+        return knowledge.importance
+    space, rng = knowledge.problem.space, np.random.default_rng(0)
+
+    def effects_of(grid: Table) -> list[Array]:
+        means = [knowledge.predict(name, grid)[0] for name in knowledge.models]
+        return means + list(knowledge.stage_probabilities(grid).values())
+
+    effects = np.zeros(len(space.variables))
+    base = space.sample(64, rng)
+    n_levels = 8
+    for k, variable in enumerate(space.variables):
+        if isinstance(variable, Categorical):
+            levels = np.arange(min(len(variable.options), 12), dtype=np.float64)
+        else:
+            levels = np.unique(variable.from_unit((np.arange(n_levels) + 0.5) / n_levels))
+        if len(levels) < 2:
+            continue
+        there = base[~np.isnan(base[:, k])]
+        if not len(there):
+            continue
+        grid = np.repeat(there, len(levels), 0)
+        grid[:, k] = np.tile(levels, len(there))
+        for means in effects_of(grid):
+            effects[k] += means.reshape(len(there), len(levels)).mean(0).var()
+    total = effects.sum()
+    shares = effects / total if total > 1e-12 else effects[:0]
+    # The same for every suggestion of a batch.
+    knowledge.importance = dict(zip(space.names, shares.tolist(), strict=False))
+    return knowledge.importance

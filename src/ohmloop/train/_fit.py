@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import struct
 from collections.abc import Callable, Sequence
@@ -277,7 +278,7 @@ def _search(
             best = outcome
         setting.progress(ProgressEvent(f"{method.name} trials", k + 1, n_trials))
     assert best is not None
-    index = bo.best([[0.0]] * len(trials), [trial.objective for trial in trials])
+    index = int(np.nanargmax([trial.objective for trial in trials]))
     return best, trials[index].noise, tuple(trials)
 
 
@@ -309,15 +310,12 @@ def _plan(setting: _Setting, method: Method, depth: int) -> tuple[Propose, int, 
     if depth == 0:
         raise TrainError(f"{method.name} needs a network of at least two layers.")
     if isinstance(method, BayesFT):
-        box = bo.Box((0.0,) * depth, (method.max_rate,) * depth)
+        highs = [method.max_rate] * depth
         make: Callable[[Sequence[float]], Noise] = dropout_masks
         objective = _drift(setting, method.n_draws)
     elif isinstance(method, BayesMulti):
         two = method.parametrisation == "two"
-        box = bo.Box(
-            (0.0,) * (2 * depth if two else depth),
-            (method.max_p0,) * depth + (1.0,) * (depth if two else 0),
-        )
+        highs = [method.max_p0] * depth + [1.0] * (depth if two else 0)
 
         def make(point: Sequence[float]) -> Noise:
             if not two:
@@ -336,13 +334,29 @@ def _plan(setting: _Setting, method: Method, depth: int) -> tuple[Propose, int, 
             objective = _drift(setting, method.n_draws)
     else:
         raise TrainError(f"{method.name} is not a method that this version trains.")
-    n_initial, seed = method.n_initial, setting.recipe.seed
+    seed = setting.recipe.seed
+    names = [f"layer_{k}" for k in range(len(highs))]
+    problem = bo.Problem(
+        space=bo.Space(
+            tuple(bo.Real(name=n, low=0.0, high=h) for n, h in zip(names, highs, strict=True))
+        ),
+        objectives=(bo.Objective(name="accuracy"),),
+        settings=bo.Settings(n_initial=method.n_initial),
+    )
 
     def propose(points: list[list[float]], values: list[float]) -> tuple[list[float], Noise]:
-        point = bo.suggest(box, points, values, n_initial=n_initial, seed=seed)[0]
-        return point.tolist(), make(point.tolist())
+        seen = [
+            bo.Observation(
+                point=dict(zip(names, p, strict=True)),
+                values={"accuracy": (v,)} if math.isfinite(v) else {},
+            )
+            for p, v in zip(points, values, strict=True)
+        ]
+        found = bo.suggest(problem, seen, seed=seed)[0].point
+        point = [float(found[n]) for n in names]
+        return point, make(point)
 
-    return propose, n_initial + method.n_iterations, objective
+    return propose, method.n_initial + method.n_iterations, objective
 
 
 def _write(folder: Path, result: RunResult) -> None:

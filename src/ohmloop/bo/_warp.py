@@ -1,0 +1,106 @@
+"""Outcomes on a scale where a Gaussian process fits them: signed, straightened, mean 0, spread 1.
+
+Source: Yeo, Johnson, Biometrika 87, 954 (2000) for the power transform; its use before a Gaussian process
+follows Snelson et al., NIPS 2003 (warped processes), and Cowen-Rivers et al., JAIR 74 (2022).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scale = Literal["auto", "linear", "log"]
+LEAST_FOR_POWER = 6  # fewer outcomes say nothing about the shape of their distribution
+
+
+@dataclass(frozen=True)
+class Warp:
+    """A monotone map of raw outcomes to numbers of mean 0 and spread 1, larger is better.
+
+    Attributes:
+        sign: 1 to maximise, -1 to minimise.
+        log: Whether the logarithm of the raw value is taken first.
+        centre: Subtracted after that, in its unit.
+        width: Divided by.
+        power: Exponent of the Yeo-Johnson transform; 1 is none.
+        shift: Mean after the transform.
+        spread: Standard deviation after the transform.
+    """
+
+    sign: float
+    log: bool
+    centre: float
+    width: float
+    power: float
+    shift: float
+    spread: float
+
+    @classmethod
+    def fit(cls, values: NDArray[np.float64], *, maximise: bool, scale: Scale) -> Warp:
+        """Fit the map to one value a recipe (all finite, positive where ``scale`` is "log")."""
+        sign = 1.0 if maximise else -1.0
+        log = scale == "log"
+        z = sign * (np.log(values) if log else values)
+        centre, width = float(z.mean()), float(z.std())
+        width = width if width > 1e-12 * max(1.0, abs(centre)) else 1.0
+        z = (z - centre) / width
+        power = 1.0
+        if scale == "auto" and len(np.unique(z)) >= LEAST_FOR_POWER:
+            power = _power(z)
+        w = _yeo_johnson(z, power)
+        spread = float(w.std())
+        return cls(
+            sign, log, centre, width, power, float(w.mean()), spread if spread > 1e-9 else 1.0
+        )
+
+    def __call__(self, values: NDArray[np.float64] | Sequence[float]) -> NDArray[np.float64]:
+        """Map raw outcomes to the fitted scale."""
+        raw = np.asarray(values, dtype=np.float64)
+        z = (self.sign * (np.log(raw) if self.log else raw) - self.centre) / self.width
+        return (_yeo_johnson(z, self.power) - self.shift) / self.spread
+
+    def inverse(self, fitted: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map back to raw outcomes; beyond what the power transform can reach the limit is returned."""
+        z = _inverse_yeo_johnson(fitted * self.spread + self.shift, self.power)
+        raw = self.sign * (z * self.width + self.centre)
+        return np.exp(raw) if self.log else raw
+
+
+def _power(z: NDArray[np.float64]) -> float:
+    from scipy.optimize import minimize_scalar
+    from scipy.stats import yeojohnson_llf
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = minimize_scalar(
+            # A weak pull to 1, so that a handful of outcomes does not bend the scale.
+            lambda p: -float(yeojohnson_llf(p, z)) + 0.5 * (p - 1.0) ** 2,
+            bounds=(-1.0, 3.0),
+            method="bounded",
+        )
+    return float(found.x)
+
+
+def _yeo_johnson(z: NDArray[np.float64], power: float) -> NDArray[np.float64]:
+    up, down = np.maximum(z, 0.0), np.maximum(-z, 0.0)
+    right = np.log1p(up) if abs(power) < 1e-9 else np.expm1(power * np.log1p(up)) / power
+    other = 2.0 - power
+    left = np.log1p(down) if abs(other) < 1e-9 else np.expm1(other * np.log1p(down)) / other
+    return right - left
+
+
+def _inverse_yeo_johnson(w: NDArray[np.float64], power: float) -> NDArray[np.float64]:
+    up, down = np.maximum(w, 0.0), np.maximum(-w, 0.0)
+    return _inverse_half(up, power) - _inverse_half(down, 2.0 - power)
+
+
+def _inverse_half(w: NDArray[np.float64], power: float) -> NDArray[np.float64]:
+    if abs(power) < 1e-9:
+        return np.expm1(np.minimum(w, 50.0))
+    base = np.maximum(1.0 + power * w, 1e-6)
+    return np.expm1(np.minimum(np.log(base) / power, 50.0))
