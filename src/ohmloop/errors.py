@@ -10,16 +10,20 @@
     ├── ConversionError  a network cannot be put on analog hardware as asked
     ├── TaskError        a data set is missing, damaged or does not fit the task
     ├── TrainError       training settings or a run folder are wrong
-    └── SearchError      a search space or its observations are wrong
+    ├── SearchError      a search space or its observations are wrong
+    ├── StoreError       a campaign folder cannot be opened, read or written
+    └── CampaignError    campaign.toml, a table or a decision does not fit the campaign
 """
 
 __all__ = [
     "AnalysisError",
+    "CampaignError",
     "ConversionError",
     "DeviceError",
     "IngestError",
     "OhmloopError",
     "SearchError",
+    "StoreError",
     "TaskError",
     "TrainError",
     "UnitError",
@@ -28,6 +32,10 @@ __all__ = [
 
 class OhmloopError(Exception):
     """Base of every error that ohmloop raises on purpose; its text is meant for the user."""
+
+    def __str__(self) -> str:
+        # A file name may hold bytes that are no text: a screen must be able to show the message all the same.
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
 
 
 class UnitError(OhmloopError, ValueError):
@@ -60,3 +68,11 @@ class TrainError(OhmloopError, ValueError):
 
 class SearchError(OhmloopError, ValueError):
     """A search space or its observations are wrong."""
+
+
+class StoreError(OhmloopError, OSError):
+    """A campaign folder cannot be opened, read or written."""
+
+
+class CampaignError(OhmloopError, ValueError):
+    """A campaign's settings, a table handed back or a decision does not fit the campaign."""
