@@ -16,6 +16,7 @@ from ohmloop._version import __version__
 if TYPE_CHECKING:
     from ohmloop import (
         bo,
+        campaign,
         crossbar,
         data,
         device,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         nn,
         progress,
         report,
+        store,
         tasks,
         train,
         units,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "bo",
+    "campaign",
     "crossbar",
     "data",
     "device",
@@ -38,6 +41,7 @@ __all__ = [
     "nn",
     "progress",
     "report",
+    "store",
     "tasks",
     "train",
     "units",

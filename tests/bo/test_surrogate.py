@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohmloop.bo import Categorical, Real, Space
+from ohmloop.bo import Categorical, Objective, Observation, Problem, Real, Space, predict
 from ohmloop.bo._surrogate import (
     StageModel,
     fit_outcome,
@@ -127,3 +127,14 @@ def test_warp_keeps_order_and_inverts(maximise: bool, scale: str) -> None:
     assert (np.diff(fitted[order]) > 0).all()
     assert warp.inverse(fitted) == pytest.approx(values, rel=1e-6)
     assert np.isfinite(warp.inverse(np.array([-50.0, 50.0]))).all()
+
+
+def test_recipes_that_agree_within_their_replicates_are_not_told_apart() -> None:
+    space = Space((Real(name="x", low=0, high=1),))
+    problem = Problem(space=space, objectives=(Objective(name="y"),))
+    seen = [
+        Observation(point={"x": 0.2}, values={"y": (0.18, 0.23)}),
+        Observation(point={"x": 0.8}, values={"y": (0.19, 0.214)}),
+    ]
+    found = predict(problem, seen, {"x": 0.2}).predictions["y"]
+    assert found.high - found.low > 0.03  # the spread of one recipe's mean is about 0.02

@@ -20,14 +20,27 @@ LEVEL = {
     "data": 1,
     "bo": 1,
     "tasks": 1,
+    "store": 1,
     "device": 2,
+    "campaign": 3,
     "crossbar": 3,
     "nn": 4,
     "train": 5,
     "report": 6,
     "cli": 7,
 }
-HEAVY = ("torch", "pandas", "matplotlib", "botorch", "gpytorch", "sklearn", "scipy", "jinja2")
+HEAVY = (
+    "torch",
+    "pandas",
+    "matplotlib",
+    "botorch",
+    "gpytorch",
+    "sklearn",
+    "scipy",
+    "jinja2",
+    "openpyxl",
+    "optuna",
+)
 
 
 def _package(path: Path) -> str:
@@ -118,5 +131,14 @@ def test_help_names_every_command() -> None:
         text=True,
         check=True,
     ).stdout
-    for command in ("analyze", "device", "train", "evaluate", "compare", "fetch", "demo"):
+    for command in (
+        "analyze",
+        "campaign",
+        "device",
+        "train",
+        "evaluate",
+        "compare",
+        "fetch",
+        "demo",
+    ):
         assert command in out

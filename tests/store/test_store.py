@@ -747,3 +747,24 @@ def test_the_database_file_alone_holds_what_was_reported(folder: Path, tmp_path:
             shutil.copy(folder / "campaign.db", copy)
             with Store.open(copy) as other:
                 assert len(other.events()) == k
+
+
+def test_a_backup_that_somebody_holds_does_not_hold_up_the_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ohmloop.store import _store
+
+    monkeypatch.setattr(_store, "BACKUP_SECONDS", 0.2)
+    with Store.create(tmp_path / "c") as store:
+        (tmp_path / "c" / "backup").mkdir()
+        held = sqlite3.connect(
+            tmp_path / "c" / "backup" / f".campaign.db.{os.getpid()}", isolation_level=None
+        )
+        held.execute("create table t (x)")
+        held.execute("begin exclusive")
+        try:
+            assert [e.id for e in store.append(Draft("noted", {}))] == [1]
+        finally:
+            held.close()
+        assert [e.id for e in store.append(Draft("noted", {}))] == [2]
+        assert (tmp_path / "c" / "backup" / "campaign.db").is_file()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from botorch.acquisition.logei import qLogNoisyExpectedImprovement
+from botorch.acquisition.multi_objective import logei as hypervolume
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
 from botorch.models.model import Model, ModelList
 from botorch.models.model_list_gp_regression import ModelListGP
@@ -30,10 +31,14 @@ from ohmloop.bo._problem import Observation, Problem
 from ohmloop.bo._space import Table
 from ohmloop.bo._surrogate import StageModel, fit_outcome, moments
 from ohmloop.bo._variables import Categorical
-from ohmloop.bo._warp import Warp
+from ohmloop.bo._warp import Warp, pooled_spread
 from ohmloop.errors import SearchError
 
 Array = NDArray[np.float64]
+
+# At its first use BoTorch would compile C++ for this very processor: half a minute, a compiler that labs do
+# not have, and a lock in the home folder that a killed process leaves behind. Say that it was tried.
+hypervolume._load_attempted = True
 
 N_SAMPLES = 64  # quasi-random draws of the surrogate behind one expected improvement
 N_SHIFTS = 8  # draws of fabrication error behind one robust mean
@@ -147,7 +152,8 @@ class Knowledge:
             middle = np.array(
                 [np.exp(np.log(r).mean()) if scale == "log" else r.mean() for r in raw]
             )
-            warp = Warp.fit(middle, maximise=maximise, scale=scale)
+            within = pooled_spread([np.log(r) if scale == "log" else r for r in raw])
+            warp = Warp.fit(middle, maximise=maximise, scale=scale, within=within)
             if source == "" or name not in self.warps:
                 self.warps[name] = warp
             replicates |= {k: warp(r) for k, r in zip(part, raw, strict=True)}

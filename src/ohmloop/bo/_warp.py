@@ -6,6 +6,7 @@ follows Snelson et al., NIPS 2003 (warped processes), and Cowen-Rivers et al., J
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,19 +42,29 @@ class Warp:
     spread: float
 
     @classmethod
-    def fit(cls, values: NDArray[np.float64], *, maximise: bool, scale: Scale) -> Warp:
-        """Fit the map to one value a recipe (all finite, positive where ``scale`` is "log")."""
+    def fit(
+        cls, values: NDArray[np.float64], *, maximise: bool, scale: Scale, within: float = 0.0
+    ) -> Warp:
+        """Fit the map.
+
+        Args:
+            values: One a recipe, all finite, positive where ``scale`` is "log".
+            maximise: Whether larger is better.
+            scale: As in `ohmloop.bo.Objective`.
+            within: Spread among the replicates of a recipe (of logarithms for "log"). Recipes whose means
+                happen to agree within it are not blown up to a spread of 1.
+        """
         sign = 1.0 if maximise else -1.0
         log = scale == "log"
         z = sign * (np.log(values) if log else values)
-        centre, width = float(z.mean()), float(z.std())
+        centre, width = float(z.mean()), max(float(z.std()), within)
         width = width if width > 1e-12 * max(1.0, abs(centre)) else 1.0
         z = (z - centre) / width
         power = 1.0
         if scale == "auto" and len(np.unique(z)) >= LEAST_FOR_POWER:
             power = _power(z)
         w = _yeo_johnson(z, power)
-        spread = float(w.std())
+        spread = max(float(w.std()), within / width)
         return cls(
             sign, log, centre, width, power, float(w.mean()), spread if spread > 1e-9 else 1.0
         )
@@ -69,6 +80,13 @@ class Warp:
         z = _inverse_yeo_johnson(fitted * self.spread + self.shift, self.power)
         raw = self.sign * (z * self.width + self.centre)
         return np.exp(raw) if self.log else raw
+
+
+def pooled_spread(replicates: Sequence[NDArray[np.float64]]) -> float:
+    """Return the standard deviation within recipes, pooled over them; 0 where none was repeated."""
+    squares = sum(float(((r - r.mean()) ** 2).sum()) for r in replicates)
+    freedom = sum(len(r) - 1 for r in replicates)
+    return math.sqrt(squares / freedom) if freedom else 0.0
 
 
 def _power(z: NDArray[np.float64]) -> float:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from ohmloop.cli import _analyze, _demo, _device, _fetch, _train
+from ohmloop.cli import _analyze, _campaign, _demo, _device, _fetch, _train
 
 app = typer.Typer(
     name="ohmloop",
@@ -39,7 +39,7 @@ def _root(
     """From measured memristors to robust analog networks, and back to the next device."""
 
 
-for module in (_demo, _analyze, _device, _fetch, _train):
+for module in (_demo, _analyze, _campaign, _device, _fetch, _train):
     module.register(app)
 
 

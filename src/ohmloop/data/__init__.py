@@ -3,6 +3,7 @@
 from ohmloop.data._analyze import Analysis, analyze_files
 from ohmloop.data._figures import FiguresOfMerit, figures_of_merit
 from ohmloop.data._files import find_files
+from ohmloop.data._grid import read_table
 from ohmloop.data._published import (
     Ramp,
     log_deviations,
@@ -28,5 +29,6 @@ __all__ = [
     "monotone_window",
     "published_ramp",
     "read",
+    "read_table",
     "sniff",
 ]

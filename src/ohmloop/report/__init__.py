@@ -1,5 +1,6 @@
 """Figures and one-file reports. No logic: numbers in, pictures and pages out."""
 
+from ohmloop.report._campaign import draw_replay, write_campaign
 from ohmloop.report._charts import accuracy_against_sigma, accuracy_per_device, device_map
 from ohmloop.report._demo import devices_from, run_study
 from ohmloop.report._iv_plots import sweep_figure, write_sweep_plots
@@ -17,11 +18,13 @@ __all__ = [
     "choose_devices",
     "device_map",
     "devices_from",
+    "draw_replay",
     "render_study",
     "run_study",
     "study_tables",
     "sweep_figure",
     "to_svg",
+    "write_campaign",
     "write_study",
     "write_sweep_plots",
 ]

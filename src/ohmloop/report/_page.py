@@ -17,6 +17,7 @@ from ohmloop.report._study import Agreement, MethodResult, Study, agreement
 from ohmloop.report._style import to_svg
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
 
     from ohmloop.device import DeviceModel
@@ -67,18 +68,23 @@ def _replace(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def render_study(study: Study, found: Agreement | None = None) -> str:
-    """Return the HTML of the report; ``found`` adds the page on published accuracies."""
+def environment_of() -> Environment:
+    """Return the Jinja environment of all report pages: escaped, strict about names."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from ohmloop import __version__
-
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("ohmloop.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+
+
+def render_study(study: Study, found: Agreement | None = None) -> str:
+    """Return the HTML of the report; ``found`` adds the page on published accuracies."""
+    from ohmloop import __version__
+
+    environment = environment_of()
     figures = dict(_FIGURES)
     if found is not None:
         figures["published_agreement"] = (

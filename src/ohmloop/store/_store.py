@@ -18,6 +18,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from ohmloop.store._disk import DATABASE, events_in, in_words, uri, write_durabl
 from ohmloop.store._schema import VERSION, migrate, refuse_newer, version_of
 
 BACKUP_EVERY = 3600.0  # seconds between copies of the database
+BACKUP_SECONDS = 5.0  # that one may take
 
 
 @dataclass(frozen=True)
@@ -368,8 +370,14 @@ class Store:
             _disk.make_folder(target.parent)
             new = target.with_name(f".{DATABASE}.{os.getpid()}")
             try:
+                until = time.monotonic() + BACKUP_SECONDS
+
+                def in_time(*_: int) -> None:  # SQLite itself would wait for a busy reader for ever
+                    if time.monotonic() > until:
+                        raise sqlite3.OperationalError("no copy in time")
+
                 with contextlib.closing(sqlite3.connect(new)) as copy:
-                    self._db.backup(copy)
+                    self._db.backup(copy, pages=1000, progress=in_time, sleep=0.05)
                 if events_in(new):  # a good copy is never replaced by one of damage
                     os.replace(new, target)
                     _disk.sync_folder(target.parent)

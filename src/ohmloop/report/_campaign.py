@@ -1,0 +1,301 @@
+"""A campaign as one self-contained HTML file, and the chart of a replay."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ohmloop.errors import OhmloopError
+from ohmloop.report._page import _replace, environment_of
+from ohmloop.report._style import COLOURS, GREY, MARKERS, new_figure, styled_axes, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ohmloop.campaign import (
+        Campaign,
+        CampaignStatus,
+        Config,
+        Record,
+        ReplayRun,
+        ReplayTable,
+        State,
+        Trial,
+    )
+
+
+def write_campaign(campaign: Campaign, path: Path) -> Path:
+    """Write a campaign's report, and the numbers of its plots as CSV beside it.
+
+    The same campaign gives the same bytes.
+
+    Args:
+        campaign: Open, for reading at least.
+        path: The HTML file; its folder is made.
+
+    Raises:
+        OhmloopError: If it cannot be written.
+    """
+    status = campaign.status()
+    page = render_campaign(campaign, status)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, page)
+        _replace(path.with_suffix(".csv"), _progress_table(campaign.config, status))
+    except OSError as error:
+        raise OhmloopError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path
+
+
+def render_campaign(campaign: Campaign, status: CampaignStatus) -> str:
+    """Return the HTML page of a campaign."""
+    import hashlib
+
+    from ohmloop import __version__
+    from ohmloop.campaign import recipe_text, sentences
+
+    config, state = campaign.config, campaign.state
+    figures = [
+        _captioned(
+            progress_figure(config, status, objective.name, _measurements(state, objective.name)),
+            f"{objective.name}: every device (grey), and the best mean of a usable trial so far (blue)",
+        )
+        for objective in config.objectives
+        if any(v is not None for v in status.best_so_far[objective.name])
+    ]
+    if status.n_done:
+        figures.append(
+            _captioned(
+                failure_figure(config, status), "Where trials failed, and how often over time"
+            )
+        )
+    trials = [
+        {
+            "id": trial.id,
+            "status": _outcome(trial),
+            "failed": bool(trial.records) and not trial.is_usable,
+            "recipe": recipe_text(config, trial.recipe),
+            "devices": [_device(config, record) for record in trial.records],
+            "reasons": sentences(config, trial.reasons) if trial.reasons else [],
+            "note": trial.note,
+        }
+        for trial in state.trials.values()
+    ]
+    best = [
+        {
+            "id": trial.id,
+            "recipe": recipe_text(config, trial.recipe),
+            "measured": ", ".join(f"{name} {value:.4g}" for name, value in means.items()),
+        }
+        for trial, means in campaign.best()
+    ]
+    simulated = any(_is_simulated(r) for t in state.trials.values() for r in t.records)
+    settings = hashlib.sha256(state.config_text.encode()).hexdigest()
+    return (
+        environment_of()
+        .get_template("campaign.html.j2")
+        .render(
+            title=config.name,
+            lead=config.description,
+            simulated=simulated,
+            cards=_cards(config, status),
+            advice=status.advice,
+            best=best,
+            figures=figures,
+            trials=trials,
+            log=campaign.log(),
+            files=sorted(campaign.files().items(), key=lambda item: item[1]),
+            version=__version__,
+            settings=settings,
+            n_events=state.last_event,
+            last=state.history[-1].at if state.history else "",
+        )
+    )
+
+
+def _captioned(figure: Figure, caption: str) -> tuple[str, str]:
+    return to_svg(figure, caption), caption
+
+
+def _cards(config: Config, status: CampaignStatus) -> list[dict[str, str]]:
+    used, total = status.budget["trials"]
+    cards = [
+        {
+            "value": f"{used:g}" + (f" / {total:g}" if total else ""),
+            "label": "trials with a result",
+        },
+        {
+            "value": f"{100 * status.n_failed / status.n_done:.0f} %" if status.n_done else "–",
+            "label": "of them without a usable device",
+        },
+    ]
+    for objective in config.objectives:
+        found = status.best.get(objective.name)
+        cards.append(
+            {
+                "value": "–" if found is None else f"{found[1]:.3g} {objective.unit}".strip(),
+                "label": f"best {objective.name}" + (f" ({found[0]})" if found else ""),
+            }
+        )
+    return cards
+
+
+def _outcome(trial: Trial) -> str:
+    if not trial.records:
+        return trial.status
+    if trial.failed_at:
+        return f"failed at {trial.failed_at}"
+    return "usable" if trial.is_usable else "undecided"
+
+
+def _is_simulated(record: Record) -> bool:
+    """Whether a result comes from the virtual lab, which marks its workbooks, devices and sheets."""
+    marks = (record.device, record.note, *record.figures.get("notes", ()))
+    return any("simulated" in mark.lower() for mark in marks)
+
+
+def _device(config: Config, record: Record) -> str:
+    """Return what is known of one device on one line."""
+    passed = [s.name for s in config.stages if record.stages.get(s.name)]
+    if record.failed_at:
+        parts = [f"failed at {record.failed_at}"]
+    else:
+        parts = [f"passed {passed[-1]}"] if passed else []
+    units = {o.name: o.unit for o in config.objectives}
+    parts += [f"{n} {v:.4g} {units.get(n, '')}".strip() for n, v in record.values.items()]
+    note = f" ({record.note})" if record.note else ""
+    return f"{record.device}: {', '.join(parts) or 'undecided'}{note}"
+
+
+def _measurements(state: State, name: str) -> tuple[list[int], list[float]]:
+    """Return (number of the trial in order of results, value) of every device that has an outcome."""
+    done = sorted((t for t in state.trials.values() if t.records), key=lambda t: t.records[0].event)
+    pairs = [
+        (k, r.values[name])
+        for k, trial in enumerate(done, start=1)
+        for r in trial.records
+        if name in r.values
+    ]
+    return [k for k, _ in pairs], [value for _, value in pairs]
+
+
+def progress_figure(
+    config: Config,
+    status: CampaignStatus,
+    name: str,
+    devices: tuple[Sequence[float], Sequence[float]] = ((), ()),
+) -> Figure:
+    """Draw the best outcome so far, and every device, against the number of trials with a result."""
+    figure = new_figure(7.2, 3.4)
+    from matplotlib.ticker import MaxNLocator
+
+    axes = styled_axes(figure)
+    curve = [np.nan if v is None else v for v in status.best_so_far[name]]
+    n = np.arange(1, len(curve) + 1)
+    axes.plot(*devices, MARKERS[0], color=GREY, ms=3.5, alpha=0.6, ls="none")
+    axes.step(n, curve, where="post", color=COLOURS[0], lw=2)
+    axes.plot(n, curve, MARKERS[0], color=COLOURS[0], ms=4, ls="none")
+    unit = next(o.unit for o in config.objectives if o.name == name)
+    axes.set_xlabel("trials with a result")
+    axes.set_ylabel(name + (f" / {unit}" if unit else ""))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, len(curve) + 0.5)
+    return figure
+
+
+def failure_figure(config: Config, status: CampaignStatus) -> Figure:
+    """Draw failures by stage, and the share of failures over time."""
+    figure = new_figure(7.2, 3.2)
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        axes.grid(True, color="#dddddd", lw=0.6)
+        axes.set_axisbelow(True)
+    stages = [s.name for s in config.stages]
+    counts = [status.failures_by_stage.get(s, 0) for s in stages]
+    left.barh(stages[::-1], counts[::-1], color=COLOURS[1])
+    left.set_xlabel("trials that failed there")
+    left.xaxis.get_major_locator().set_params(integer=True)
+    labels = [name for name, _ in status.failure_rate]
+    right.plot(
+        labels, [100 * r for _, r in status.failure_rate], MARKERS[0] + "-", color=COLOURS[0]
+    )
+    right.set_ylim(-3, 103)
+    right.set_ylabel("failed / %")
+    right.set_xlabel("up to trial")
+    if len(labels) > 6:
+        right.set_xticks(range(0, len(labels), -(-len(labels) // 6)))
+    return figure
+
+
+def _progress_table(config: Config, status: CampaignStatus) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    names = [o.name for o in config.objectives]
+    writer.writerow(["trials", *(f"best_{n}" for n in names)])
+    for k in range(status.n_done):
+        writer.writerow(
+            [
+                k + 1,
+                *(
+                    "" if status.best_so_far[n][k] is None else status.best_so_far[n][k]
+                    for n in names
+                ),
+            ]
+        )
+    return text.getvalue()
+
+
+def replay_figure(table: ReplayTable, runs: Sequence[ReplayRun]) -> Figure:
+    """Draw best so far (median, quartiles) or failures and coverage, one line a method."""
+    from ohmloop.campaign import best_so_far
+
+    assert table.config.replay is not None
+    figure = new_figure(7.2, 4.0)
+    axes = styled_axes(figure)
+    methods = list(dict.fromkeys(run.method for run in runs))
+    length = max(len(run.order) for run in runs)
+    for k, method in enumerate(methods):
+        curves = []
+        for run in (r for r in runs if r.method == method):
+            if table.objective is None:
+                usable = [table.observations[i].is_usable for i in run.order]
+                curve = 100 * (1 - np.cumsum(usable) / np.arange(1, len(usable) + 1))
+            else:
+                curve = best_so_far(table, run)
+            # A run that has found the best stays there.
+            curves.append(np.concatenate([curve, np.full(length - len(curve), curve[-1])]))
+        stack = np.stack(curves)
+        n = np.arange(1, length + 1)
+        colour = COLOURS[k % len(COLOURS)]
+        axes.plot(n, np.median(stack, 0), color=colour, lw=2, label=method)
+        axes.fill_between(
+            n, *np.quantile(stack, [0.25, 0.75], axis=0), color=colour, alpha=0.15, lw=0
+        )
+    axes.set_xlabel("experiments")
+    axes.set_ylabel("failed so far / %" if table.objective is None else f"best {table.objective}")
+    axes.legend(fontsize=8, ncols=2)
+    seeds = len({run.seed for run in runs})
+    axes.set_title(
+        f"{table.config.name}: median and quartiles of {seeds} seeds",
+        fontsize=9,
+        color=GREY,
+        loc="left",
+    )
+    return figure
+
+
+def draw_replay(table: ReplayTable, runs: Sequence[ReplayRun], path: Path) -> Path:
+    """Write `replay_figure` as SVG."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(to_svg(replay_figure(table, runs), "Replay"), encoding="utf-8")
+    except OSError as error:
+        raise OhmloopError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path
