@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -12,9 +14,10 @@ def test_python_example_runs() -> None:
         exec(compile(block, "README.md", "exec"), {})
 
 
-def test_demo_table_is_the_one_that_the_script_wrote() -> None:
+@pytest.mark.parametrize("name", ["demo", "replay-short"])
+def test_tables_are_those_that_the_scripts_wrote(name: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = (ROOT / "bench" / "results" / "demo.md").read_text(encoding="utf-8")
+    table = (ROOT / "bench" / "results" / f"{name}.md").read_text(encoding="utf-8")
     assert table.strip() in readme
 
 

@@ -46,6 +46,31 @@ class ReplayTable:
         sign = 1.0 if self.config.objectives[0].goal == "maximise" else -1.0
         return np.array([sign * float(np.mean(o.values[name])) for o in self.observations])
 
+    def rank_correlation(self) -> float | None:
+        """Return how well recipes predict the objective at all: Spearman, leave-one-out, on the whole table.
+
+        None where usability alone counts.
+        """
+        if self.objective is None:
+            return None
+        return bo.rank_correlation(self.config.problem(), self.observations, self.objective)
+
+    def repeatability(self) -> tuple[int, float] | None:
+        """Return how many recipes were made more than once, and the share of variance within them.
+
+        None without an objective or a repeated recipe. Unbiased pooled variance within recipes over the
+        variance of all measurements: near 1, a recipe says nothing about the next device of the same recipe.
+        """
+        if self.objective is None:
+            return None
+        made = [np.asarray(o.values[self.objective]) for o in self.observations]
+        again = [x for x in made if len(x) > 1]
+        if not again:
+            return None
+        freedom = sum(len(x) - 1 for x in again)
+        within = sum(float(((x - x.mean()) ** 2).sum()) for x in again) / freedom
+        return len(again), within / float(np.concatenate(made).var(ddof=1))
+
     def top(self, share: float | None = None) -> NDArray[np.bool_]:
         """Return which recipes count as found: the best share of all, or the best so many (1, 3)."""
         assert self.config.replay is not None

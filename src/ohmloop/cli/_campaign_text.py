@@ -130,6 +130,13 @@ def replay(table: ReplayTable, rows: Sequence[dict[str, Any]]) -> None:
         typer.echo(
             f"experiments to one of {int(table.top().sum())} best: median [quartiles], mean (95 %)"
         )
+        rho = table.rank_correlation()
+        typer.echo(f"leave-one-out rank correlation of the surrogate on the whole table: {rho:.2f}")
+        if (again := table.repeatability()) is not None:
+            typer.echo(
+                f"{again[0]} recipes made more than once; {100 * again[1]:.0f} % of the variance is among "
+                "devices of one recipe"
+            )
     for row in rows:
         parts = []
         for key, value in row.items():

@@ -269,7 +269,6 @@ def replay_figure(table: ReplayTable, runs: Sequence[ReplayRun]) -> Figure:
                 curve = 100 * (1 - np.cumsum(usable) / np.arange(1, len(usable) + 1))
             else:
                 curve = best_so_far(table, run)
-            # A run that has found the best stays there.
             curves.append(np.concatenate([curve, np.full(length - len(curve), curve[-1])]))
         stack = np.stack(curves)
         n = np.arange(1, length + 1)
@@ -282,8 +281,9 @@ def replay_figure(table: ReplayTable, runs: Sequence[ReplayRun]) -> Figure:
     axes.set_ylabel("failed so far / %" if table.objective is None else f"best {table.objective}")
     axes.legend(fontsize=8, ncols=2)
     seeds = len({run.seed for run in runs})
+    ends = "" if table.objective is None else "; a run ends at its target, and its line goes on"
     axes.set_title(
-        f"{table.config.name}: median and quartiles of {seeds} seeds",
+        f"{table.config.name}: median and quartiles of {seeds} seeds{ends}",
         fontsize=9,
         color=GREY,
         loc="left",
