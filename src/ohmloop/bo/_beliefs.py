@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from torch import Tensor
 from ohmloop.bo._problem import Observation, Problem
 from ohmloop.bo._space import Table
 from ohmloop.bo._surrogate import StageModel, fit_outcome, moments
-from ohmloop.bo._variables import Categorical
+from ohmloop.bo._variables import Categorical, Real
 from ohmloop.bo._warp import Warp, pooled_spread
 from ohmloop.errors import SearchError
 
@@ -47,17 +48,40 @@ RISK_SHARE = 3.0  # of the even share of what is left of a failure budget, for o
 MOST_OBJECTIVES = 3  # beyond it the hypervolume costs more than it tells: random weights instead
 
 
+@dataclass(frozen=True)
+class Errors:
+    """What fabrication makes of a recipe: the same draws of its error at every recipe.
+
+    Attributes:
+        draws: ``s x f`` errors; of columns in `logs` in standard deviations, else in coordinates.
+        logs: Column -> (lower bound, upper bound, standard deviation) of a variable on a log scale: its
+            error is of the same size everywhere, so in coordinates it is not.
+    """
+
+    draws: Tensor
+    logs: Mapping[int, tuple[float, float, float]]
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Return ``... x q x s x f`` coordinates for ``... x q x f``."""
+        out = X.unsqueeze(-2) + self.draws
+        for k, (low, high, spread) in self.logs.items():
+            span = math.log(high / low)
+            made = low * torch.exp(X[..., k].unsqueeze(-1) * span) + spread * self.draws[:, k]
+            out[..., k] = torch.log(made.clamp_min(low * low / high) / low) / span
+        return out
+
+
 class Robust(Model):  # type: ignore[misc]  # BoTorch is untyped here
-    """A surrogate averaged over fabrication error: the mean over shifts of the same Gaussian process.
+    """A surrogate averaged over fabrication error: the mean of one Gaussian process over missed recipes.
 
     Args:
         model: One-outcome surrogate.
-        shifts: ``s x f`` errors in coordinates.
+        errors: Draws of the error.
     """
 
-    def __init__(self, model: Model, shifts: Tensor) -> None:
+    def __init__(self, model: Model, errors: Errors) -> None:
         super().__init__()
-        self.model, self.shifts = model, shifts
+        self.model, self.errors = model, errors
 
     @property
     def num_outputs(self) -> int:
@@ -71,8 +95,8 @@ class Robust(Model):  # type: ignore[misc]  # BoTorch is untyped here
 
     def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
         """Return the joint posterior of the averaged function at ``... x q x f``."""
-        q, s = X.shape[-2], len(self.shifts)
-        spread = (X.unsqueeze(-2) + self.shifts).flatten(-3, -2)
+        q, s = X.shape[-2], len(self.errors.draws)
+        spread = self.errors(X).flatten(-3, -2)
         inner = self.model.posterior(spread).distribution
         mean = inner.mean.unflatten(-1, (q, s)).mean(-1)
         cov = inner.covariance_matrix.unflatten(-1, (q, s)).unflatten(-3, (q, s)).mean((-1, -3))
@@ -174,15 +198,18 @@ class Knowledge:
 
     # -- reading ----------------------------------------------------------------------------
 
-    def shifts(self) -> Tensor | None:
-        """Return ``s x f`` draws of fabrication error in coordinates, None where none is stated."""
+    def errors(self) -> Errors | None:
+        """Return draws of fabrication error, None where no tolerance is stated."""
         spread = np.zeros(self.X.shape[1])
+        logs: dict[int, tuple[float, float, float]] = {}
         for k, variable in enumerate(self.problem.space.variables):
-            if variable.tolerance > 0 and not isinstance(variable, Categorical):
-                assert not hasattr(variable, "levels")
-                centre = np.array([(variable.low + variable.high) / 2])
-                around = variable.to_unit(centre + np.array([[-1.0], [1.0]]) * variable.tolerance)
-                spread[np.flatnonzero(self.groups == k)] = abs(float(np.ptp(around))) / 2
+            if isinstance(variable, Real) and variable.tolerance > 0:
+                column = int(np.flatnonzero(self.groups == k)[0])
+                if variable.log:
+                    spread[column] = 1.0
+                    logs[column] = (variable.low, variable.high, variable.tolerance)
+                else:
+                    spread[column] = variable.tolerance / (variable.high - variable.low)
         if not spread.any():
             return None
         from scipy.stats import norm, qmc
@@ -191,7 +218,7 @@ class Knowledge:
             qmc.Sobol(len(spread), rng=np.random.default_rng(self.seed)).random(N_SHIFTS // 2)
         )
         draws = np.concatenate([draws, -draws])  # antithetic: the mean shift is exactly zero
-        return torch.as_tensor(draws * spread)
+        return Errors(torch.as_tensor(draws * spread), logs)
 
     def stage_probabilities(self, table: Table) -> dict[str, Array]:
         """Return stage -> ``n`` probabilities of passing it once reached."""
@@ -248,14 +275,14 @@ class Knowledge:
         if not len(base):
             base = self.table
         baseline = torch.as_tensor(self.coordinates(base))
-        shifts = self.shifts()
+        errors = self.errors()
         models = [
-            self.models[n] if shifts is None else Robust(self.models[n], shifts) for n in names
+            self.models[n] if errors is None else Robust(self.models[n], errors) for n in names
         ]
         sampler: Any = SobolQMCNormalSampler(torch.Size([N_SAMPLES]), seed=self.seed)
         if len(names) == 1:
             model: Any = models[0]
-        elif shifts is None:
+        elif errors is None:
             model = ModelListGP(*models)
         else:
             model = ModelList(*models)
@@ -272,7 +299,7 @@ class Knowledge:
                 sampler=sampler,
                 objective=None if len(names) == 1 else self._weights(len(names), turn),
                 prune_baseline=len(base) > 8,
-                cache_root=shifts is None and len(names) == 1,
+                cache_root=errors is None and len(names) == 1,
             )
         return qLogNoisyExpectedHypervolumeImprovement(
             model=model,
@@ -280,7 +307,7 @@ class Knowledge:
             X_baseline=baseline,
             sampler=sampler,
             prune_baseline=True,
-            cache_root=shifts is None,
+            cache_root=errors is None,
         )
 
     def _weights(self, m: int, turn: int) -> Any:
@@ -353,11 +380,14 @@ class Knowledge:
     def _log_cost(self, table: Table) -> Array:
         if self.problem.cost is None:
             return np.zeros(len(table))
-        cost = self.problem.cost.evaluate(self.problem.space.columns(table))
-        cost = np.where(np.isnan(cost), np.nanmax(cost, initial=1.0), cost)
-        if (cost <= 0).any():
+        columns = self.problem.space.columns(table)
+        for name, column in columns.items():  # a variable that does not exist there counts as 0
+            columns[name] = np.nan_to_num(column, nan=0.0) if column.dtype.kind == "f" else column
+        cost = self.problem.cost.evaluate(columns)
+        if not (cost > 0).all():
             raise SearchError(
-                f'the cost "{self.problem.cost.text}" is {cost.min():g} for some recipe; it must be above 0.'
+                f'the cost "{self.problem.cost.text}" is {cost.min():g} for some recipe; it must be above 0. '
+                "(A variable that does not exist in a recipe counts as 0.)"
             )
         return np.asarray(np.log(cost))
 
@@ -378,7 +408,7 @@ class Knowledge:
         settings = self.problem.settings
         if settings.failure_budget is None or settings.n_total is None or not self.stages:
             return score
-        failed = float((~self.usable & self.own).sum()) + waiting_risk
+        failed = waiting_risk + sum(o.has_failed and o.source == "" for o in self.observations)
         done = int(self.own.sum()) + len(waiting)
         left = settings.failure_budget * settings.n_total - failed
         allowed = RISK_SHARE * max(left, 0.0) / max(settings.n_total - done, 1)

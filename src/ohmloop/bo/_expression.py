@@ -224,7 +224,8 @@ def _missed(node: ast.expr, columns: Columns) -> Any:
     """How far a condition is from holding; the sum over an `and`, the least over an `or`."""
     if isinstance(node, ast.BoolOp):
         parts = np.broadcast_arrays(*[_missed(part, columns) for part in node.values])
-        reduce = np.add if isinstance(node.op, ast.And) else np.minimum
+        # Of alternatives an undefined one (0 / 0) is no obstacle where another holds.
+        reduce = np.add if isinstance(node.op, ast.And) else np.fmin
         return reduce.reduce(parts)
     if isinstance(node, ast.Compare):
         sides = [_evaluate(part, columns) for part in (node.left, *node.comparators)]

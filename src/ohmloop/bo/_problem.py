@@ -77,8 +77,13 @@ class Observation:
 
     @property
     def is_usable(self) -> bool:
-        """Whether at least one device passed every stage that was looked at."""
-        return all(passed > 0 for passed, _ in self.stages.values())
+        """Whether something is known of it, and a device passed every stage that was looked at."""
+        return bool(self.stages or self.values) and not self.has_failed
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether no device passed one of the stages."""
+        return any(passed == 0 for passed, _ in self.stages.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ a categorical variable, NaN where a conditional variable is inactive.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,8 +105,12 @@ class Space:
                     f"a simplex needs two or more variables, each in one simplex only: {simplex.names}."
                 )
             used |= set(simplex.names)
+            if len({member.step for member in members}) > 1:
+                raise SearchError(
+                    f"{simplex.names} add up to {simplex.total:g}: give all of them the same step, or none."
+                )
             low = sum(member.low for member in members)
-            high = sum(member.high for member in members)
+            high = sum(_last_step(member) for member in members)
             if not low <= simplex.total <= high:
                 raise SearchError(
                     f"{simplex.names} cannot add up to {simplex.total:g}: their bounds add up to {low:g} "
@@ -410,10 +415,10 @@ class Space:
         return out
 
     def _share(self, shares: Table, members: list[int], total: float) -> Table:
-        """Move shares onto the simplex within their bounds, on the grid where all have one step."""
+        """Move shares onto the simplex within their bounds, on the grid where they have a step."""
         parts = [self._share_of(self.names[k]) for k in members]
         low = np.array([p.low for p in parts])
-        high = np.array([p.high for p in parts])
+        high = np.array([_last_step(p) for p in parts])
         shares = np.clip(np.nan_to_num(shares), low, high)
         for _ in range(50):  # spread the remainder over the members that still have room
             gap = total - shares.sum(1, keepdims=True)
@@ -422,9 +427,7 @@ class Space:
             room = np.where(gap > 0, high - shares, shares - low)
             weight = room / np.maximum(room.sum(1, keepdims=True), 1e-300)
             shares = np.clip(shares + gap * weight, low, high)
-        steps = {p.step for p in parts}
-        step = steps.pop() if len(steps) == 1 else None
-        if step:
+        if step := parts[0].step:
             whole = np.floor((shares - low) / step + 1e-9)
             missing = np.round((total - (low + whole * step).sum(1)) / step).astype(int)
             fraction = (shares - low) / step - whole
@@ -465,3 +468,11 @@ class Space:
                 groups.append(k)
             blocks.append(block)
         return np.hstack(blocks), np.array(groups, dtype=np.int64)
+
+
+def _last_step(variable: Real) -> float:
+    """Return the largest value that its step reaches."""
+    if variable.step is None:
+        return variable.high
+    count = math.floor((variable.high - variable.low) / variable.step + 1e-9)
+    return variable.low + count * variable.step

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ohmloop.bo._problem import Observation, Problem
 from ohmloop.bo._space import Space, Table
-from ohmloop.bo._variables import Categorical, Ordinal, Point, Value
+from ohmloop.bo._variables import Categorical, Ordinal, Point, Value, Variable
 from ohmloop.errors import SearchError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def suggest(
     Args:
         problem: The search.
         observations: All that was tried, failures included, with earlier campaigns marked by `source`.
-        q: How many recipes.
+        q: How many recipes; fewer come back where fewer are left.
         pending: Recipes under way; what they may bring is accounted for.
         rejected: Recipes not to propose again, nor ones within 2 % of their ranges.
         fixed: Variable -> value that every suggestion has: pinned ones, and all context variables.
@@ -107,6 +107,8 @@ def suggest(
     """
     if q < 1:
         raise SearchError(f"q must be at least 1; received {q}.")
+    if seed < 0:
+        raise SearchError(f"a seed is 0 or more; received {seed}.")
     space = problem.space
     held = dict(fixed or {})
     for variable in space.variables:
@@ -137,7 +139,12 @@ def suggest(
                 return knowledge.score(table, a, w, r)
 
             taken = np.vstack([knowledge.table[knowledge.own], waiting])
-            row = _search(space, value, pool, taken, refused, held, rng, design)
+            try:
+                row = _search(space, value, pool, taken, refused, held, rng, design)
+            except SearchError:
+                if not chosen:
+                    raise
+                break  # fewer are left than were asked for
             chosen.append(_explain(knowledge, row, acquisition, waiting))
             waiting = np.vstack([waiting, row])
     return chosen
@@ -184,7 +191,8 @@ def _search(
     """Return the best row that is new and not refused."""
 
     def fresh(table: Table) -> Table:
-        new = ~_same(space, table, taken, 1e-6) & ~_same(space, table, refused, REJECTED_RADIUS)
+        new = ~_same(space, table, taken, 1e-6)
+        new &= ~_same(space, table, refused, REJECTED_RADIUS, any_context=True)
         return table[new]
 
     if pool is not None:
@@ -232,29 +240,34 @@ def _around(
     """Neighbours of recipes that were tried: improvement is often close to what worked."""
     if not len(taken):
         return []
-    some = taken[rng.integers(len(taken), size=256)]
+    some = _inside(space, taken[rng.integers(len(taken), size=256)])
     near = space.perturb(some, 0.1, rng, held)
-    near = _inside(space, near)
     return [fresh(near[space.violation(near) == 0])]
 
 
 def _inside(space: Space, table: Table) -> Table:
-    """Leave out rows that hold a retired option (they may only be learned from)."""
+    """Bring rows to today's bounds and steps, and leave out those that hold a retired option."""
+    out = table.copy()
     keep = np.ones(len(table), dtype=bool)
     for k, variable in enumerate(space.variables):
+        there = ~np.isnan(table[:, k])
         if isinstance(variable, Categorical):
-            keep &= np.isnan(table[:, k]) | (table[:, k] < len(variable.options))
-    return table[keep]
+            keep &= ~there | (table[:, k] < len(variable.options))
+        else:
+            out[there, k] = variable.snap(table[there, k])
+    return out[keep]
 
 
 def _enumerate(space: Space, held: Mapping[str, Value]) -> Table:
     """Return all recipes of a small finite space, else none."""
-    sizes = [v.n_values for v in space.variables]
+    sizes = [1 if v.name in held else v.n_values for v in space.variables]
     if any(size is None for size in sizes) or math.prod(s or 1 for s in sizes) > 50_000:
         return np.empty((0, len(sizes)))
     axes = []
     for variable in space.variables:
-        if isinstance(variable, Categorical):
+        if variable.name in held:
+            axes.append(np.zeros(1))  # repair() sets its value
+        elif isinstance(variable, Categorical):
             axes.append(np.arange(len(variable.options), dtype=np.float64))
         elif isinstance(variable, Ordinal):
             axes.append(np.asarray(variable.levels, dtype=np.float64))
@@ -266,25 +279,44 @@ def _enumerate(space: Space, held: Mapping[str, Value]) -> Table:
     return np.asarray(table[space.violation(table) == 0])
 
 
-def _same(space: Space, table: Table, others: Table, radius: float) -> NDArray[np.bool_]:
-    """Whether each row equals one of the others, numbers within a share of their ranges."""
+def _same(
+    space: Space, table: Table, others: Table, radius: float, *, any_context: bool = False
+) -> NDArray[np.bool_]:
+    """Whether each row equals one of the others, numbers within a share of their ranges.
+
+    With ``any_context`` a recipe is the same on a day of another humidity.
+    """
+    radii = [min(radius, 0.49 * _least_gap(v)) for v in space.variables]
     out = np.zeros(len(table), dtype=bool)
     for other in others:
         near = np.ones(len(table), dtype=bool)
         for k, variable in enumerate(space.variables):
             here, there = table[:, k], other[k]
+            if any_context and variable.context:
+                continue
             if np.isnan(there):
                 near &= np.isnan(here)
             elif isinstance(variable, Categorical):
                 near &= here == there
             else:
                 unit = variable.to_unit(np.append(np.nan_to_num(here, nan=1e9), there))
-                slack = radius
-                if variable.n_values is not None:  # a step further is another recipe
-                    slack = min(radius, 0.49 / max(variable.n_values - 1, 1))
-                near &= np.abs(unit[:-1] - unit[-1]) <= slack
+                near &= np.abs(unit[:-1] - unit[-1]) <= radii[k]
         out |= near
     return out
+
+
+def _least_gap(variable: Variable) -> float:
+    """Return the distance of the nearest two values, as a share of the range: a step on is another recipe."""
+    if isinstance(variable, Categorical):
+        return math.inf
+    if isinstance(variable, Ordinal):
+        return float(np.diff(variable.to_unit(np.array(variable.levels))).min())
+    if variable.step is None:
+        return math.inf
+    ends = np.array(
+        [variable.high - variable.step, variable.high]
+    )  # the closest on a log scale too
+    return float(np.ptp(variable.to_unit(ends)))
 
 
 # -- reasons ------------------------------------------------------------------------------------

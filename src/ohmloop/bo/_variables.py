@@ -93,14 +93,19 @@ class Real:
         if self.step is not None:
             count = math.floor((self.high - self.low) / self.step + 1e-9)
             k = np.clip(np.round((values - self.low) / self.step), 0, count)
-            values = np.round(self.low + k * self.step, 12)
+            values = np.round(self.low + k * self.step, self._digits)
         elif self.log:  # nobody sets a compliance of 0.004827519 A
             digits = 3 - np.floor(np.log10(np.maximum(values, 1e-300)))
             values = np.round(values * 10.0**digits) / 10.0**digits
         else:
             grain = 10.0 ** (math.floor(math.log10(self.high - self.low)) - 4)
-            values = np.round(np.round(values / grain) * grain, 15)
+            values = np.round(np.round(values / grain) * grain, self._digits)
         return np.clip(values, self.low, self.high)
+
+    @property
+    def _digits(self) -> int:
+        """Decimals that matter: twelve digits of the largest value, whatever its unit."""
+        return 12 - math.floor(math.log10(max(abs(self.low), abs(self.high))))
 
     @property
     def n_values(self) -> int | None:

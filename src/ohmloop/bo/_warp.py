@@ -31,6 +31,7 @@ class Warp:
         power: Exponent of the Yeo-Johnson transform; 1 is none.
         shift: Mean after the transform.
         spread: Standard deviation after the transform.
+        ends: Lowest and highest value before the power transform that `inverse` returns.
     """
 
     sign: float
@@ -40,6 +41,7 @@ class Warp:
     power: float
     shift: float
     spread: float
+    ends: tuple[float, float]
 
     @classmethod
     def fit(
@@ -58,16 +60,21 @@ class Warp:
         log = scale == "log"
         z = sign * (np.log(values) if log else values)
         centre, width = float(z.mean()), max(float(z.std()), within)
-        width = width if width > 1e-12 * max(1.0, abs(centre)) else 1.0
+        if not width > 1e-12 * abs(
+            centre
+        ):  # one value, or several equal ones: any unit is possible
+            width = 1.0 if log or centre == 0 else abs(centre)
         z = (z - centre) / width
         power = 1.0
         if scale == "auto" and len(np.unique(z)) >= LEAST_FOR_POWER:
             power = _power(z)
         w = _yeo_johnson(z, power)
         spread = max(float(w.std()), within / width)
-        return cls(
-            sign, log, centre, width, power, float(w.mean()), spread if spread > 1e-9 else 1.0
-        )
+        spread = spread if spread > 1e-9 else 1.0
+        # A bent scale runs away beyond its data: trust it for two ranges more, no further.
+        reach = 2.0 * max(float(np.ptp(z)), 1.0) if power != 1.0 else math.inf
+        ends = (float(z.min()) - reach, float(z.max()) + reach)
+        return cls(sign, log, centre, width, power, float(w.mean()), spread, ends)
 
     def __call__(self, values: NDArray[np.float64] | Sequence[float]) -> NDArray[np.float64]:
         """Map raw outcomes to the fitted scale."""
@@ -76,8 +83,9 @@ class Warp:
         return (_yeo_johnson(z, self.power) - self.shift) / self.spread
 
     def inverse(self, fitted: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Map back to raw outcomes; beyond what the power transform can reach the limit is returned."""
+        """Map back to raw outcomes, at most two ranges beyond the data where the scale is bent."""
         z = _inverse_yeo_johnson(fitted * self.spread + self.shift, self.power)
+        z = np.clip(z, *self.ends)
         raw = self.sign * (z * self.width + self.centre)
         return np.exp(raw) if self.log else raw
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ohmloop import bo
 from ohmloop.campaign._config import Config
+from ohmloop.campaign._observe import recipe_now
 from ohmloop.campaign._reasons import number
 from ohmloop.campaign._trials import State, Trial
 
@@ -113,14 +114,14 @@ def measured_mean(trial: Trial, name: str) -> float | None:
 
 
 def amount(formula: str, config: Config, recipe: Mapping[str, Any]) -> float:
-    """Return the value of a cost or time formula for one recipe; NaN where it does not apply."""
-    columns = {}
-    for name in config.variables:
+    """Return the value of a cost or time formula for one recipe; what does not exist there counts as 0."""
+    columns: dict[str, Any] = {}
+    for name, spec in config.variables.items():
         value = recipe.get(name)
-        if isinstance(value, str):
-            columns[name] = np.array([value], dtype=object)
+        if spec.type == "categorical":
+            columns[name] = np.array(["" if value is None else str(value)], dtype=object)
         else:
-            columns[name] = np.array([math.nan if value is None else float(value)])
+            columns[name] = np.array([0.0 if value is None else float(value)])
     return float(bo.Expression(formula).evaluate(columns)[0])
 
 
@@ -134,7 +135,8 @@ def budget_used(config: Config, done: Sequence[Trial]) -> dict[str, tuple[float,
         ("time", config.time, config.budget.time),
     ):
         if spec is not None:
-            used = float(np.nansum([amount(spec.formula, config, t.recipe) for t in done]))
+            recipes = [recipe_now(config, t.recipe, f"trial {t.id}") for t in done]
+            used = float(np.nansum([amount(spec.formula, config, r) for r in recipes]))
             out[f"{name} ({spec.unit})" if spec.unit else name] = (used, total)
     return out
 

@@ -28,12 +28,18 @@ def pins_now(config: Config, state: State) -> Recipe:
 def refused(config: Config, state: State, withdrawn: Sequence[str] = ()) -> list[Recipe]:
     """Return recipes not to propose again: rejected ones, and those rolled away since the last result."""
     last_result = max((r.event for t in state.trials.values() for r in t.records), default=0)
+    rolled = {
+        name
+        for event in state.history
+        if event.kind == "withdrawn" and event.id > last_result and event.id not in state.undone
+        for name in event.data["trials"]
+    }
     return [
         recipe_now(config, t.recipe, f"trial {t.id}")
         for t in state.trials.values()
         if t.status == "rejected"
         or t.id in withdrawn
-        or (t.status == "withdrawn" and t.event > last_result)
+        or (t.status == "withdrawn" and t.id in rolled)
     ]
 
 

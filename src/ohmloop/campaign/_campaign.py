@@ -232,7 +232,8 @@ class Campaign:
             )
         except SearchError as error:
             return Advice("look", str(error))
-        return advise(self.config, status, bo.worth(problem, observations, batch, seed=seed), q)
+        worth = bo.worth(problem, observations, batch, seed=seed)
+        return advise(self.config, status, worth, len(batch))
 
     def best(self) -> list[tuple[Trial, dict[str, float]]]:
         """Return the best usable trials: the one believed best, or the Pareto front of several objectives.
@@ -285,6 +286,8 @@ class Campaign:
     def reroll(self, *trials: str, context: Mapping[str, bo.Value] | None = None) -> list[Trial]:
         """Withdraw suggestions and suggest others in their place; all open suggestions by default.
 
+        What the first one's batch was held at is held again.
+
         Args:
             trials: Their ids.
             context: Present values of context variables; by default those of the first one withdrawn.
@@ -293,7 +296,7 @@ class Campaign:
             CampaignError: If one of them is no open suggestion, or there is none.
         """
         state = self.state
-        names = [state.trial(t).id for t in trials] or [
+        names = list(dict.fromkeys(state.trial(t).id for t in trials)) or [
             t.id for t in state.trials.values() if t.status == "suggested"
         ]
         for name in names:
@@ -303,13 +306,12 @@ class Campaign:
                 )
         if not names:
             raise CampaignError("there is no open suggestion to roll again.")
-        before = state.trials[names[0]].recipe
-        known = {
-            name: before[name]
-            for name, spec in self.config.variables.items()
-            if spec.role == "context" and name in before
-        }
-        return self._suggest(len(names), {**known, **(context or {})}, {}, None, names)
+        asked = next(e for e in state.history if e.id == state.trials[names[0]].event)
+        held = {n: v for n, v in asked.data["held"].items() if n in self.config.variables}
+        roles = {name: spec.role for name, spec in self.config.variables.items()}
+        known = {n: v for n, v in held.items() if roles[n] == "context"}
+        pin = {n: v for n, v in held.items() if roles[n] != "context" and n not in state.pins}
+        return self._suggest(len(names), {**known, **(context or {})}, pin, None, names)
 
     def _suggest(
         self,

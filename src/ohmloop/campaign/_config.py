@@ -94,6 +94,12 @@ class Config(Part):
             raise CampaignError(f"{twice} are used twice among variables, objectives and stages.")
         self.problem()
         self._check_figures()
+        for objective in self.objectives:
+            if objective.negate and objective.scale == "log":
+                raise CampaignError(
+                    f'objectives {objective.name}: with "negate" no value is positive, as scale = "log" needs. '
+                    'Leave out "negate" and turn the goal round.'
+                )
         for stage in self.stages:
             if stage.passes_when:
                 rule = bo.Expression(stage.passes_when)

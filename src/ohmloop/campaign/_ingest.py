@@ -14,6 +14,7 @@ import numpy as np
 
 from ohmloop import bo
 from ohmloop.campaign._config import Config
+from ohmloop.campaign._specs import LARGEST
 from ohmloop.campaign._trials import State, Trial
 from ohmloop.errors import CampaignError, OhmloopError
 from ohmloop.store import Draft, Store
@@ -73,7 +74,9 @@ def judge(config: Config, figures: Mapping[str, Any]) -> tuple[dict[str, bool], 
             or not math.isfinite(value)
         ):
             continue
-        values[objective.name] = -float(value) if objective.negate else float(value)
+        number = -float(value) if objective.negate else float(value)
+        if abs(number) <= LARGEST and (objective.scale != "log" or number > 0):
+            values[objective.name] = number
     return stages, values
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ohmloop import bo
 from ohmloop.campaign._config import Config
-from ohmloop.campaign._specs import VariableSpec
+from ohmloop.campaign._specs import LARGEST, VariableSpec
 from ohmloop.campaign._trials import Recipe, State
 from ohmloop.errors import CampaignError, SearchError
 
@@ -203,6 +203,10 @@ def checked_values(config: Config, values: Mapping[str, Any]) -> dict[str, float
                 + did_you_mean(name, scales)
             )
         out[name] = number_of(name, value)
+        if abs(out[name]) > LARGEST:
+            raise CampaignError(
+                f"{name}: {value} is too large to be a measurement. Take another unit."
+            )
         if scales[name] == "log" and out[name] <= 0:
             raise CampaignError(f'{name}: {value} is not positive, as scale = "log" needs.')
     return out

@@ -39,12 +39,21 @@ class ReplayTable:
         return self.config.objectives[0].name if self.config.objectives else None
 
     def outcome(self) -> NDArray[np.float64]:
-        """Return one number a recipe, larger is better: the mean of the objective, or 1 for usable."""
+        """Return one number a recipe, larger is better: the mean of the objective, or 1 for usable.
+
+        A recipe without a measurement of the objective has failed, and counts like the worst.
+        """
         name = self.objective
         if name is None:
             return np.array([float(o.is_usable) for o in self.observations])
         sign = 1.0 if self.config.objectives[0].goal == "maximise" else -1.0
-        return np.array([sign * float(np.mean(o.values[name])) for o in self.observations])
+        out = np.array(
+            [
+                sign * float(np.mean(o.values[name])) if name in o.values else np.nan
+                for o in self.observations
+            ]
+        )
+        return np.where(np.isnan(out), np.nanmin(out), out)
 
     def rank_correlation(self) -> float | None:
         """Return how well recipes predict the objective at all: Spearman, leave-one-out, on the whole table.
@@ -63,7 +72,8 @@ class ReplayTable:
         """
         if self.objective is None:
             return None
-        made = [np.asarray(o.values[self.objective]) for o in self.observations]
+        name = self.objective
+        made = [np.asarray(o.values[name]) for o in self.observations if name in o.values]
         again = [x for x in made if len(x) > 1]
         if not again:
             return None
@@ -171,10 +181,15 @@ def _observations(config: Config, rows: Sequence[Mapping[str, str]]) -> list[bo.
         points[key] = point
     out = []
     for key, members in groups.items():
-        values = {
-            o.name: tuple(float(row[column.get(o.name, o.name)]) for row in members)
-            for o in config.objectives
-        }
+        values = {}
+        for o in config.objectives:
+            texts = [row.get(column.get(o.name, o.name), "") for row in members]
+            try:
+                numbers = tuple(float(text) for text in texts if text.strip())
+            except ValueError as error:
+                raise CampaignError(f"{config.replay.table}, {o.name}: {error}") from error
+            if numbers:  # a device that failed may have none
+                values[o.name] = numbers
         stages = {}
         for stage in config.stages:
             if stage.passes_when:

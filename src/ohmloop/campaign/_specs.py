@@ -10,7 +10,7 @@ from ohmloop import bo
 from ohmloop.errors import CampaignError
 
 Name = str
-_SMALLEST, _LARGEST = 1e-50, 1e50  # of numbers that describe a device; floats overflow at 1e308
+SMALLEST, LARGEST = 1e-50, 1e50  # of numbers that describe a device; floats overflow at 1e308
 
 
 class Part(BaseModel):
@@ -118,10 +118,10 @@ class VariableSpec(Part):
         given = [self.low, self.high, self.step, self.tolerance, *self.levels]
         given += [x for table in self.descriptors.values() for x in table.values()]
         for number in given:
-            if number and not _SMALLEST <= abs(number) <= _LARGEST:
+            if number and not SMALLEST <= abs(number) <= LARGEST:
                 raise CampaignError(
-                    f"variables.{name}: {number!r} is out of reach; numbers lie between {_SMALLEST} and "
-                    f"{_LARGEST} in size, or are 0. Take another unit."
+                    f"variables.{name}: {number!r} is out of reach; numbers lie between {SMALLEST} and "
+                    f"{LARGEST} in size, or are 0. Take another unit."
                 )
         if self.low is not None and self.high is not None and self.low < self.high:
             width = self.high - self.low

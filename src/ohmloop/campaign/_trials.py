@@ -282,7 +282,7 @@ def _joined(records: tuple[Record, ...], new: Record) -> tuple[Record, ...]:
 
 def _change(trials: dict[str, Trial], name: str, event: Event) -> None:
     trial = trials.get(name)
-    if trial is None:  # its suggestion was undone
+    if trial is None or trial.records:  # its suggestion was undone, or a result brought back
         return
     if event.kind == "edited":
         status = "accepted" if trial.is_open else trial.status
