@@ -41,8 +41,8 @@ OWN = ("ohmloop", "random", "optuna-tpe", "optuna-gp")
 TOOLS = ("ax", "baybe", "bofire")
 ABLATIONS = {
     "vapdiff-crystal": ("ohmloop-no-feasibility", "ohmloop-no-descriptors"),
-    "nanowires": ("ohmloop-no-descriptors",),
-    "nanowires-sigma": ("ohmloop-no-descriptors",),
+    "nanowires": ("ohmloop-no-descriptors", "ohmloop-no-replicate-noise"),
+    "nanowires-sigma": ("ohmloop-no-descriptors", "ohmloop-no-replicate-noise"),
     "perovskite-stability": ("ohmloop-no-replicate-noise",),
     "p3ht": ("ohmloop-no-replicate-noise",),
     "agnp": ("ohmloop-no-replicate-noise",),
@@ -194,8 +194,8 @@ def render(found: dict[str, Any]) -> str:
         if found["repeatability"]:
             n, share = found["repeatability"]
             text += (
-                f"; {n} recipes were made more than once, {100 * share:.0f} % of the variance is among "
-                "devices of one recipe"
+                f"; recipes made more than once: {n}; variance among devices of one recipe over that of all: "
+                f"{share:.2f}"
             )
     text += f". Source: {found['source']}.\n\n" + markdown(header, lines)
     text += f"\n![Progress of each method](../../docs/pictures/replay-{found['table']}.svg)\n"
@@ -224,7 +224,11 @@ def short(studies: list[dict[str, Any]]) -> str:
     for found in studies:
         rows = {row["method"]: row for row in found["summary"] if "-no-" not in row["method"]}
         key = "failure_rate" if found["targets"] is None else "experiments"
-        others = {m: r for m, r in rows.items() if m not in ("ohmloop", "random")}
+        others = {
+            m: r
+            for m, r in rows.items()
+            if m not in ("ohmloop", "random") and r["seeds"] == found["seeds"]
+        }
         best = min(others, key=lambda m: others[m][key]["mean"])
         goal = "share of failures" if found["targets"] is None else f"to one of {found['targets']}"
         goal = "to the best one" if found["targets"] == 1 else goal
@@ -232,7 +236,7 @@ def short(studies: list[dict[str, Any]]) -> str:
             [
                 f"{found['table']} ({found['recipes']}), {goal}",
                 *(_mean(rows[m][key]) for m in ("ohmloop", "random")),
-                f"{_mean(others[best][key])} ({best}, {others[best]['seeds']} seeds)",
+                f"{_mean(others[best][key])} ({best})",
             ]
         )
     return markdown(["measured table (recipes)", "ohmloop", "random", "best other tool"], lines)

@@ -134,8 +134,8 @@ def replay(table: ReplayTable, rows: Sequence[dict[str, Any]]) -> None:
         typer.echo(f"leave-one-out rank correlation of the surrogate on the whole table: {rho:.2f}")
         if (again := table.repeatability()) is not None:
             typer.echo(
-                f"{again[0]} recipes made more than once; {100 * again[1]:.0f} % of the variance is among "
-                "devices of one recipe"
+                f"recipes made more than once: {again[0]}; variance among devices of one recipe over that of "
+                f"all: {again[1]:.2f}"
             )
     for row in rows:
         parts = []
