@@ -3,8 +3,9 @@
 from ohmloop.bo._advice import Worth, best_recipe, pareto, predict, rank_correlation, worth
 from ohmloop.bo._expression import Expression
 from ohmloop.bo._problem import Belief, Objective, Observation, Problem, Settings
+from ohmloop.bo._reasons import Prediction, Suggestion
 from ohmloop.bo._space import Simplex, Space
-from ohmloop.bo._suggest import Prediction, Suggestion, suggest
+from ohmloop.bo._suggest import suggest
 from ohmloop.bo._variables import Categorical, Integer, Ordinal, Point, Real, Value, When
 
 __all__ = [

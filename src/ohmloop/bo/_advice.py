@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ohmloop.bo._problem import Observation, Problem
-from ohmloop.bo._suggest import Suggestion, _knowledge, best_mean, predict_one
+from ohmloop.bo._reasons import Suggestion, best_mean, explain
+from ohmloop.bo._suggest import _knowledge
 from ohmloop.bo._variables import Value
 from ohmloop.errors import SearchError
 
@@ -158,14 +159,10 @@ def predict(
     problem: Problem, observations: Sequence[Observation], point: Mapping[str, Value]
 ) -> Suggestion:
     """Return what the model expects of a recipe of one's own, in the form of a suggestion."""
-    from ohmloop.bo._suggest import _explain
     from ohmloop.bo._surrogate import quiet
 
     knowledge = _knowledge(problem, observations, 0)
     table = problem.space.to_table([point])
     with quiet(0):
         acquisition = knowledge.acquisition(table[:0], 0) if knowledge.has_goal else None
-        return _explain(knowledge, table[0], acquisition, table[:0])
-
-
-__all__ = ["Worth", "best_recipe", "pareto", "predict", "predict_one", "rank_correlation", "worth"]
+        return explain(knowledge, table[0], acquisition, table[:0])
