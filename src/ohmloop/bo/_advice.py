@@ -164,5 +164,4 @@ def predict(
     knowledge = _knowledge(problem, observations, 0)
     table = problem.space.to_table([point])
     with quiet(0):
-        acquisition = knowledge.acquisition(table[:0], 0) if knowledge.has_goal else None
-        return explain(knowledge, table[0], acquisition, table[:0])
+        return explain(knowledge, table[0], has_gain=knowledge.has_goal)

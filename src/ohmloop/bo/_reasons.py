@@ -60,7 +60,8 @@ class Suggestion:
     gain: float | None = None
 
 
-def explain(knowledge: Knowledge, row: Array, acquisition: object, waiting: Table) -> Suggestion:
+def explain(knowledge: Knowledge, row: Array, *, has_gain: bool) -> Suggestion:
+    """Return a suggestion of a row; ``has_gain`` where expected improvement chose it, not the design."""
     problem, space = knowledge.problem, knowledge.problem.space
     one = row[None, :]
     stages = {name: float(p[0]) for name, p in knowledge.stage_probabilities(one).items()}
@@ -77,7 +78,7 @@ def explain(knowledge: Knowledge, row: Array, acquisition: object, waiting: Tabl
         if objective.name in knowledge.models:
             predictions[objective.name] = predict_one(knowledge, objective.name, one)
     gain = None
-    if acquisition is not None:
+    if has_gain:
         mode, gain = _mode_and_gain(knowledge, one, usable)
     nearest, differences = _nearest(knowledge, row)
     return Suggestion(

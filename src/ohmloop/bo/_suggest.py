@@ -104,14 +104,13 @@ def suggest(
                 if not chosen:
                     raise
                 break  # fewer are left than were asked for
-            chosen.append(explain(knowledge, row, acquisition, waiting))
+            chosen.append(explain(knowledge, row, has_gain=acquisition is not None))
             waiting = np.vstack([waiting, row])
     return chosen
 
 
-_last: list[
-    Knowledge
-] = []  # suggestions, their worth and the best recipe ask for the same fit in turn
+# Suggestions, their worth and the best recipe ask for the same fit in turn.
+_last: list[Knowledge] = []
 
 
 def _knowledge(problem: Problem, observations: Sequence[Observation], seed: int) -> Knowledge:

@@ -16,7 +16,7 @@ from ohmloop import bo
 from ohmloop.campaign._config import Config
 from ohmloop.campaign._specs import LARGEST
 from ohmloop.campaign._trials import State, Trial
-from ohmloop.errors import CampaignError, OhmloopError
+from ohmloop.errors import CampaignError, OhmloopError, StoreError
 from ohmloop.store import Draft, Store
 
 _TRIAL_IN_NAME = re.compile(r"(?<![A-Za-z0-9])[Tt](\d{1,6})(?![0-9])")
@@ -120,9 +120,9 @@ def ingest_files(
     for path in paths:
         try:
             out.append(_one(store, config, state, path, trial, voltage_unit, current_unit, actor))
+        except StoreError:
+            raise  # the disk, not the file: nothing after it can be kept either
         except OhmloopError as error:
-            if error.__class__.__name__ == "StoreError":
-                raise  # the disk, not the file: nothing after it can be kept either
             out.append(Ingested(path.name, trial or "", "refused", str(error), {}, {}))
     return out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,26 +33,23 @@ def _ask_ohmloop(
 ) -> list[int]:
     if "feasibility" in overrides:
         overrides = overrides | {"failure_budget": None}
-    problem = _problem(table, tuple(sorted(overrides.items())))
+    known = set(tried)
     chosen = bo.suggest(
-        problem,
+        _problem(table, overrides),
         [table.observations[k] for k in tried],
         q,
-        candidates=[p for k, p in enumerate(table.points) if k not in set(tried)],
+        candidates=[p for k, p in enumerate(table.points) if k not in known],
         seed=seed,
     )
     index = {tuple(p.items()): k for k, p in enumerate(table.points)}
     return [index[tuple(s.point.items())] for s in chosen]
 
 
-def _problem(table: ReplayTable, overrides: tuple[tuple[str, Any], ...]) -> bo.Problem:
-    assert table.config.replay is not None
-    named = dict(overrides)
+def _problem(table: ReplayTable, overrides: Mapping[str, Any]) -> bo.Problem:
+    spec = table.config.replay
+    assert spec is not None
     return table.config.problem(
-        **(
-            {"n_initial": table.config.replay.initial, "n_total": table.config.replay.experiments}
-            | named
-        )
+        **{"n_initial": spec.initial, "n_total": spec.experiments, **overrides}
     )
 
 
@@ -69,7 +66,7 @@ def _ask_optuna(
     import warnings
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    problem = _problem(table, ())
+    problem = _problem(table, {})
     distributions = {v.name: _distribution(v) for v in problem.space.variables}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
