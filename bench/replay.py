@@ -134,7 +134,10 @@ def study(name: str, data: Path, n_seeds: int, workers: int, limit: float) -> di
             mine = [r for r in runs if r.method == row["method"]]
             cover = table.config.suggest.cover[0]
             row["seven_hit"] = sum(_hit(table, r, cover) >= 7 for r in mine) / len(mine)
-    pictured = [r for r in runs if "-no-" not in r.method]
+    whole = {
+        row["method"] for row in rows if row["seeds"] == n_seeds and "-no-" not in row["method"]
+    }
+    pictured = [r for r in runs if r.method in whole]
     draw_replay(table, pictured, ROOT / "docs" / "pictures" / f"replay-{name}.svg")
     out: dict[str, Any] = {
         "table": name,
