@@ -157,12 +157,12 @@ def test_result_does_not_depend_on_chunks() -> None:
     x, y = torch.randn(40, 9, generator=gen()), torch.randint(0, 4, (40,), generator=gen())
     whole = evaluate_fleet(model, (x, y), n_devices=13, seed=5)
     small = evaluate_fleet(model, (x, y), n_devices=13, seed=5, memory_budget=6000, batch_size=7)
-    assert np.array_equal(whole.accuracy, small.accuracy)
-    assert len(set(whole.accuracy.tolist())) > 1
+    assert np.array_equal(whole.scores, small.scores)
+    assert len(set(whole.scores.tolist())) > 1
     more = evaluate_fleet(model, (x, y), n_devices=20, seed=5)
-    assert np.array_equal(more.accuracy[:13], whole.accuracy)
+    assert np.array_equal(more.scores[:13], whole.scores)
     other = evaluate_fleet(model, (x, y), n_devices=13, seed=6)
-    assert not np.array_equal(other.accuracy, whole.accuracy)
+    assert not np.array_equal(other.scores, whole.scores)
 
 
 def test_fleets_of_several_hardwares_are_the_single_ones() -> None:
@@ -173,7 +173,7 @@ def test_fleets_of_several_hardwares_are_the_single_ones() -> None:
     both = evaluate_fleets(model, (x, y), hard, n_devices=9, seed=1)
     for h, got in zip(hard, both, strict=True):
         alone = evaluate_fleet(model, (x, y), n_devices=9, seed=1, hardware=h)
-        assert np.array_equal(alone.accuracy, got.accuracy)
+        assert np.array_equal(alone.scores, got.scores)
 
 
 def test_worst_tenth_mean_and_spread() -> None:
@@ -181,9 +181,9 @@ def test_worst_tenth_mean_and_spread() -> None:
     analogize(model, Hardware(device="lognormal:1.5"))
     x, y = torch.randn(60, 9, generator=gen()), torch.randint(0, 4, (60,), generator=gen())
     r = evaluate_fleet(model, (x, y), n_devices=25)
-    assert r.worst == pytest.approx(np.sort(r.accuracy)[:2].mean())
-    assert r.mean == pytest.approx(r.accuracy.mean())
-    assert r.std == pytest.approx(r.accuracy.std(ddof=1))
+    assert r.worst == pytest.approx(np.sort(r.scores)[:2].mean())
+    assert r.mean == pytest.approx(r.scores.mean())
+    assert r.std == pytest.approx(r.scores.std(ddof=1))
     assert r.to_dict()["convention"] == "median-1"
 
 
@@ -333,4 +333,4 @@ def test_fleet_runs_on_cuda() -> None:
     y = torch.zeros(5, dtype=torch.long)
     whole = evaluate_fleet(model, (x, y), n_devices=9)
     small = evaluate_fleet(model, (x, y), n_devices=9, memory_budget=200_000)
-    assert np.array_equal(whole.accuracy, small.accuracy)
+    assert np.array_equal(whole.scores, small.scores)

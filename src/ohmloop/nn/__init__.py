@@ -9,17 +9,21 @@ from ohmloop.nn._convert import (
     hardware_of,
     summary,
 )
+from ohmloop.nn._deploy import Deployment, has_batch_norm, matching, nominal_batch_norm
 from ohmloop.nn._draw import device_seed, draw, draw_fleet
 from ohmloop.nn._fleet import (
-    FleetResult,
     accuracy,
     evaluate_fleet,
     evaluate_fleets,
+    evaluate_measure,
     evaluating,
     fleet_forward,
+    score,
 )
+from ohmloop.nn._result import FleetResult
 
 __all__ = [
+    "Deployment",
     "FleetResult",
     "LayerSummary",
     "Where",
@@ -32,8 +36,13 @@ __all__ = [
     "draw_fleet",
     "evaluate_fleet",
     "evaluate_fleets",
+    "evaluate_measure",
     "evaluating",
     "fleet_forward",
     "hardware_of",
+    "has_batch_norm",
+    "matching",
+    "nominal_batch_norm",
+    "score",
     "summary",
 ]

@@ -9,13 +9,13 @@ pooling over whole windows is done by slices, which is exact and several times f
 the library's kernel.
 
 `FleetRunner` uses this where it applies, checks it once per model against one device at a time,
-and else falls back to `torch.func.vmap`.
+and else falls back to `torch.func.vmap`, or to one device at a time where devices are corrected one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -23,12 +23,33 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from ohmloop.nn._adapt import Adapters, adapted, train_adapters
 from ohmloop.nn._convert import ANALOG_TYPES
+from ohmloop.nn._deploy import (
+    BATCH_NORMS,
+    Calibration,
+    Corrector,
+    Deployment,
+    Recorder,
+    Statistics,
+    affine,
+    corrected,
+    readout,
+    sites,
+)
 
 UNFOLD = 256
 """Largest window (channels x height x width) that is unfolded: it multiplies the input's memory."""
 _CHECK_INPUTS = 3
 _CHECK_DEVICES = 2
+
+
+class Calibrated(NamedTuple):
+    """What was set on some devices: one corrector for all in one batch, or one for each device."""
+
+    together: Corrector | None
+    each: list[tuple[Corrector | None, Adapters | None]]
+    readout: tuple[Tensor, Tensor, Tensor] | None
 
 
 class FleetRunner:
@@ -37,31 +58,149 @@ class FleetRunner:
     Args:
         model: In eval mode.
         names: The analog parameters.
+        deployment: What each device gets beside its weights.
     """
 
-    def __init__(self, model: nn.Module, names: frozenset[str]) -> None:
+    def __init__(
+        self, model: nn.Module, names: frozenset[str], deployment: Deployment | None = None
+    ) -> None:
         self._model = model
+        self._names = names
         self._layers = _analog_layers(model, names)
         self._batched: bool | None = None if self._layers is not None else False
+        self._deployment = deployment or Deployment()
+        self._reads_out = self._deployment.calibration == "readout"
+        self._kind: Calibration = "channel" if self._reads_out else self._deployment.calibration
+        self._sites = sites(model, self._kind, names) if self._kind != "none" else {}
+        self._nominal: Statistics | None = None
 
-    def __call__(self, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
+    def calibrate(self, stacked: dict[str, Tensor], samples: Tensor) -> Calibrated | None:
+        """Set the deployment's corrections for devices ``N x *shape`` from unlabelled ``k x ...``."""
+        if not self._deployment.sees_inputs:
+            return None
+        found = self._calibrate(stacked, samples)
+        if not self._reads_out:
+            return found
+        return found._replace(readout=readout(self(stacked, samples, found), self._model(samples)))
+
+    def _calibrate(self, stacked: dict[str, Tensor], samples: Tensor) -> Calibrated:
+        kind, n = self._kind, len(next(iter(stacked.values())))
+        if self._nominal is None and kind not in ("none", "batch-norm"):
+            recorder = Recorder()
+            with corrected(self._sites, recorder):
+                self._model(samples)
+            self._nominal = recorder.statistics
+        if self._batched is None:
+            self._batched = n > 1 and self._agrees(stacked, samples)
+        if self._batched and n > 1 and not self._deployment.adapter_rank:
+            corrector = Corrector(kind, self._nominal)
+            self._run(stacked, samples, corrector)
+            corrector.measuring = False
+            return Calibrated(corrector, [], None)
+        each = [self._calibrate_one(_pick(stacked, k), samples) for k in range(n)]
+        return Calibrated(None, each, None)
+
+    def _calibrate_one(
+        self, weights: dict[str, Tensor], samples: Tensor
+    ) -> tuple[Corrector | None, Adapters | None]:
+        corrector = None
+        if self._sites:
+            corrector = Corrector(self._kind, self._nominal)
+            self._one(weights, samples, (corrector, None))
+            corrector.measuring = False
+        adapters = None
+        if self._deployment.adapter_rank:
+            adapters = train_adapters(
+                self._model,
+                self._names,
+                samples,
+                lambda x, trained: self._one(weights, x, (corrector, trained)),
+                rank=self._deployment.adapter_rank,
+                steps=self._deployment.adapter_steps,
+            )
+        return corrector, adapters
+
+    def _one(
+        self,
+        weights: dict[str, Tensor],
+        x: Tensor,
+        own: tuple[Corrector | None, Adapters | None],
+    ) -> Tensor:
+        corrector, adapters = own
+        with ExitStack() as stack:
+            if corrector is not None:
+                corrector.start()
+                stack.enter_context(corrected(self._sites, corrector))
+            if adapters is not None:
+                stack.enter_context(adapted(self._model, adapters))
+            out: Tensor = functional_call(self._model, weights, (x,))
+        return out
+
+    def __call__(
+        self, stacked: dict[str, Tensor], x: Tensor, calibrated: Calibrated | None = None
+    ) -> Tensor:
         """Return ``N x B x ...`` for weights ``N x *shape`` and inputs ``B x ...``."""
+        out = self._forward(stacked, x, calibrated)
+        if calibrated is None or calibrated.readout is None:
+            return out
+        matrix, centre, mean = calibrated.readout
+        return (out - centre) @ matrix + mean
+
+    def _forward(
+        self, stacked: dict[str, Tensor], x: Tensor, calibrated: Calibrated | None
+    ) -> Tensor:
         n = len(next(iter(stacked.values())))
+        if calibrated is not None and calibrated.together is None:
+            return torch.stack(
+                [self._one(_pick(stacked, k), x, calibrated.each[k]) for k in range(n)]
+            )
         if n == 1:
-            alone: Tensor = functional_call(self._model, _pick(stacked, 0), (x,))
-            return alone.unsqueeze(0)
+            return self._one(_pick(stacked, 0), x, (None, None)).unsqueeze(0)
         if self._batched is None:
             self._batched = self._agrees(stacked, x)
         if not self._batched:
             return by_vmap(self._model, stacked, x)
-        return self._run(stacked, x)
+        return self._run(stacked, x, None if calibrated is None else calibrated.together)
 
-    def _run(self, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
+    @contextmanager
+    def installed(
+        self, weights: dict[str, Tensor], calibrated: Calibrated | None
+    ) -> Iterator[None]:
+        """While active, the model itself is one device (the first of ``calibrated``)."""
+        parameters = dict(self._model.named_parameters())
+        kept = {name: parameters[name].data for name in weights}
+        corrector, adapters = (None, None) if calibrated is None else calibrated.each[0]
+        with ExitStack() as stack:
+            if corrector is not None:
+                stack.enter_context(corrected(self._sites, corrector))
+                handle = self._model.register_forward_pre_hook(lambda m, x: corrector.start())
+                stack.callback(handle.remove)
+            if adapters is not None:
+                stack.enter_context(adapted(self._model, adapters))
+            if calibrated is not None and calibrated.readout is not None:
+                matrix, centre, mean = calibrated.readout
+                handle = self._model.register_forward_hook(
+                    lambda m, x, out: (out - centre[0]) @ matrix[0] + mean
+                )
+                stack.callback(handle.remove)
+            try:
+                for name, value in weights.items():
+                    parameters[name].data = value
+                yield
+            finally:
+                for name, value in kept.items():
+                    parameters[name].data = value
+
+    def _run(
+        self, stacked: dict[str, Tensor], x: Tensor, corrector: Corrector | None = None
+    ) -> Tensor:
         assert self._layers is not None
         n = len(next(iter(stacked.values())))
         first = next(iter(self._layers.values()))
         rows = _Rows(n, len(x), device_major=isinstance(first, nn.Linear))
-        with _patched(self._model, self._layers, stacked, rows):
+        if corrector is not None:
+            corrector.start()
+        with _patched(self._model, self._layers, stacked, rows, self._sites, corrector):
             out: Tensor = self._model(x)
         return rows.split(out)
 
@@ -96,6 +235,12 @@ class _Rows(NamedTuple):
         if self.device_major:
             return x.reshape(self.n, self.batch, *x.shape[1:])
         return x.reshape(self.batch, self.n, *x.shape[1:]).transpose(0, 1)
+
+    def apply(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return rows changed as ``N x B x ...``; rows that all devices share stay shared."""
+        if x.shape[0] == self.batch and self.n > 1:
+            return change(x.unsqueeze(0)).squeeze(0)
+        return self.merge(change(self.split(x)))
 
     def merge(self, x: Tensor) -> Tensor:
         """Return a batch of N * B rows of ``N x B x ...``."""
@@ -134,14 +279,19 @@ def _analog_layers(model: nn.Module, names: frozenset[str]) -> dict[str, nn.Modu
 
 @contextmanager
 def _patched(
-    model: nn.Module, layers: dict[str, nn.Module], stacked: dict[str, Tensor], rows: _Rows
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    stacked: dict[str, Tensor],
+    rows: _Rows,
+    places: dict[str, nn.Module],
+    corrector: Corrector | None,
 ) -> Iterator[None]:
     changed: list[nn.Module] = []
 
     def patch(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
         if "forward" not in module.__dict__:
-            module.__dict__["forward"] = forward
             changed.append(module)
+        module.__dict__["forward"] = forward
 
     try:
         for name, module in layers.items():
@@ -154,10 +304,26 @@ def _patched(
         for module in model.modules():
             if type(module) is nn.MaxPool2d:
                 patch(module, _max_pool(module))
+        if corrector is not None:
+            for name, module in places.items():
+                patch(module, _corrected(name, module, rows, corrector))
         yield
     finally:
         for module in changed:
             del module.__dict__["forward"]
+
+
+def _corrected(
+    name: str, module: nn.Module, rows: _Rows, corrector: Corrector
+) -> Callable[[Tensor], Tensor]:
+    original = module.forward
+
+    def forward(x: Tensor) -> Tensor:
+        if isinstance(module, BATCH_NORMS):
+            return rows.apply(x, lambda part: affine(module, corrector(name, module, part)))
+        return rows.apply(original(x), lambda part: corrector(name, module, part))
+
+    return forward
 
 
 def _shared(value: object, n: int) -> Tensor | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
 from ohmloop.nn._convert import analog_parameters, hardware_of
+from ohmloop.nn._deploy import Deployment
 
 
 def draw(
@@ -70,8 +71,10 @@ def draw_fleet(
         return apply_noise(parameters, noise, hardware)
 
 
-def fleet_noise(parameters: dict[str, Tensor], devices: Sequence[int], seed: int) -> Tensor:
-    """Return standard normal numbers, ``N x D`` with D all scalars of ``parameters``."""
+def fleet_noise(
+    parameters: dict[str, Tensor], devices: Sequence[int], seed: int, arrays: int = 1
+) -> Tensor:
+    """Return standard normal numbers, ``N x arrays x D`` with D all scalars of ``parameters``."""
     first = next(iter(parameters.values()))
     dtypes = {p.dtype for p in parameters.values()}
     places = {p.device for p in parameters.values()}
@@ -82,22 +85,31 @@ def fleet_noise(parameters: dict[str, Tensor], devices: Sequence[int], seed: int
     # Half-precision weights get single-precision noise, rounded once at the end.
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     total = sum(p.numel() for p in parameters.values())
-    out = torch.empty(len(devices), total, dtype=dtype, device=first.device)
+    out = torch.empty(len(devices), arrays, total, dtype=dtype, device=first.device)
 
     generator = torch.Generator(device=first.device)
     for row, device in enumerate(devices):
         generator.manual_seed(device_seed(seed, device))
-        torch.randn(total, generator=generator, out=out[row])
+        for array in range(arrays):
+            torch.randn(total, generator=generator, out=out[row, array])
     return out
 
 
 def apply_noise(
-    parameters: dict[str, Tensor], noise: Tensor, hardware: Hardware
+    parameters: dict[str, Tensor],
+    noise: Tensor,
+    hardware: Hardware,
+    deployment: Deployment | None = None,
 ) -> dict[str, Tensor]:
-    """Return ``parameters * exp(sigma * noise)``, split by name; ``noise`` is left unchanged."""
+    """Return ``parameters * exp(sigma * noise)``, split by name; ``noise`` is left unchanged.
+
+    Several arrays are averaged: they hold the same weights and their outputs add up.
+    """
     sigma = hardware.device.sigma.value
-    shift = -0.5 * sigma * sigma if hardware.convention == "mean-1" else 0.0
+    centred = hardware.convention == "mean-1" or (deployment is not None and deployment.mean_gain)
+    shift = -0.5 * sigma * sigma if centred else 0.0
     factors = noise.mul(sigma).add_(shift).exp_() if shift else noise.mul(sigma).exp_()
+    factors = factors.mean(1) if factors.shape[1] > 1 else factors[:, 0]
     out, start = {}, 0
     for name, p in parameters.items():
         stop = start + p.numel()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,63 +15,11 @@ from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
 from ohmloop.nn._batched import FleetRunner
 from ohmloop.nn._convert import analog_parameters, hardware_of
+from ohmloop.nn._deploy import Deployment, nominal_batch_norm
 from ohmloop.nn._draw import apply_noise, bytes_per_device, chunk_of, fleet_noise
+from ohmloop.nn._result import FleetResult
 from ohmloop.progress import Progress, ProgressEvent, silent
-
-
-@dataclass(frozen=True, eq=False)
-class FleetResult:
-    """Accuracy of one network on a fleet of virtual devices.
-
-    Attributes:
-        accuracy: ``N`` accuracies in [0, 1], one a device, in the order of their numbers.
-        digital: Accuracy of the nominal weights.
-        device: Name of the device model.
-        sigma: Its sigma.
-        convention: "median-1" or "mean-1".
-        seed: Of the fleet.
-        n_samples: Inputs that each accuracy is taken over.
-    """
-
-    accuracy: NDArray[np.float64]
-    digital: float
-    device: str
-    sigma: float
-    convention: str
-    seed: int
-    n_samples: int
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy over devices."""
-        return float(self.accuracy.mean())
-
-    @property
-    def std(self) -> float:
-        """Standard deviation over devices (sample; 0 for a single device)."""
-        return float(self.accuracy.std(ddof=1)) if len(self.accuracy) > 1 else 0.0
-
-    @property
-    def worst(self) -> float:
-        """Mean accuracy of the worst tenth of the devices, at least one."""
-        k = max(1, len(self.accuracy) // 10)
-        return float(np.sort(self.accuracy)[:k].mean())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything under stable names, ready for JSON."""
-        return {
-            "device": self.device,
-            "sigma": self.sigma,
-            "convention": self.convention,
-            "seed": self.seed,
-            "n_devices": len(self.accuracy),
-            "n_samples": self.n_samples,
-            "digital": self.digital,
-            "mean": self.mean,
-            "std": self.std,
-            "worst_tenth": self.worst,
-            "accuracy": self.accuracy.tolist(),
-        }
+from ohmloop.tasks import Accuracy, Metric
 
 
 def fleet_forward(model: nn.Module, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -111,27 +58,35 @@ def evaluate_fleet(
     n_devices: int = 100,
     seed: int = 0,
     hardware: Hardware | None = None,
+    metric: Metric | None = None,
+    deployment: Deployment | None = None,
+    unlabelled: Tensor | None = None,
     memory_budget: int = 512 * 2**20,
     batch_size: int | None = None,
     progress: Progress = silent,
 ) -> FleetResult:
-    """Measure the accuracy of ``model`` on each of ``n_devices`` independent virtual devices.
+    """Score ``model`` on each of ``n_devices`` independent virtual devices.
 
     The result depends on the seed only, not on memory budget or batch size (up to the rounding of
     sums of another order). The model is evaluated in eval mode and left as it was.
 
     Args:
-        model: An analog model that maps ``B x ...`` to ``B x classes``.
-        split: Inputs ``n x ...`` and labels ``n``.
+        model: An analog model that maps ``B x ...`` to outputs ``B x ...`` that the metric takes.
+        split: Inputs ``n x ...`` and targets ``n x ...``.
         n_devices: Size of the fleet.
         seed: Of the fleet, >= 0.
         hardware: Instead of the model's own.
+        metric: How outputs are scored; accuracy by default.
+        deployment: What each device gets beside its weights; nothing by default.
+        unlabelled: Inputs ``k x ...`` of the training data, for deployments that show devices some; the
+            first ``deployment.samples`` are used.
         memory_budget: Bytes that drawn weights, and activations, may take together.
         batch_size: Inputs at once; by default all that fit.
         progress: Told after each chunk of devices.
 
     Raises:
-        ConversionError: If the model is digital, or the split is empty or of unequal lengths.
+        ConversionError: If the model is digital, the split is empty or of unequal lengths, or the
+            deployment lacks its unlabelled inputs.
     """
     hardware = hardware or hardware_of(model)
     return evaluate_fleets(
@@ -140,6 +95,9 @@ def evaluate_fleet(
         [hardware],
         n_devices=n_devices,
         seed=seed,
+        metric=metric,
+        deployment=deployment,
+        unlabelled=unlabelled,
         memory_budget=memory_budget,
         batch_size=batch_size,
         progress=progress,
@@ -153,6 +111,9 @@ def evaluate_fleets(
     *,
     n_devices: int = 100,
     seed: int = 0,
+    metric: Metric | None = None,
+    deployment: Deployment | None = None,
+    unlabelled: Tensor | None = None,
     memory_budget: int = 512 * 2**20,
     batch_size: int | None = None,
     progress: Progress = silent,
@@ -163,38 +124,156 @@ def evaluate_fleets(
     hardwares are not blurred by different draws.
     """
     x, y = _checked(model, split, n_devices)
+    metric, deployment = metric or Accuracy(), deployment or Deployment()
     place = next(model.parameters()).device
-    correct = np.zeros((len(hardwares), n_devices))
-    with evaluating(model), torch.inference_mode():
-        digital = _digital(model, x, y, place, batch_size or 1024)
+    samples = _samples(deployment, unlabelled, place)
+    totals: list[NDArray[np.float64]] = []
+    once = _nominal_batch(x)
+    # Adapters are trained on the drawn weights, which inference tensors do not allow.
+    with evaluating(model), torch.no_grad(), ExitStack() as stack:
+        digital = _digital(model, x, y, place, batch_size or once, metric)
         parameters = {n: p.detach() for n, p in analog_parameters(model).items()}
-        run = FleetRunner(model, frozenset(parameters))
+        stack.enter_context(_statistics(model, deployment, unlabelled, once))
+        run = FleetRunner(model, frozenset(parameters), deployment)
         bases = [{n: h.deterministic(p) for n, p in parameters.items()} for h in hardwares]
-        chunk, batch = _chunks(model, x, place, n_devices, memory_budget, batch_size)
+        chunk, batch = _chunks(
+            model,
+            x,
+            place,
+            n_devices,
+            memory_budget,
+            batch_size,
+            0 if samples is None else len(samples),
+        )
         done, total = 0, len(hardwares) * n_devices
         for start in range(0, n_devices, chunk):
             devices = range(start, min(start + chunk, n_devices))
-            noise = fleet_noise(parameters, devices, seed)
+            noise = fleet_noise(parameters, devices, seed, deployment.arrays)
             for k, (hardware, base) in enumerate(zip(hardwares, bases, strict=True)):
-                stacked = apply_noise(base, noise, hardware)
-                for first in range(0, len(x), batch):
-                    logits = run(stacked, x[first : first + batch].to(place))
-                    hits = logits.argmax(-1) == y[first : first + batch].to(place)
-                    correct[k, start : start + len(devices)] += hits.sum(1).cpu().numpy()
+                stacked = apply_noise(base, noise, hardware, deployment)
+                calibrated = None if samples is None else run.calibrate(stacked, samples)
+                sums = sum(
+                    metric.totals(
+                        run(stacked, x[first : first + batch].to(place), calibrated),
+                        y[first : first + batch].to(place),
+                    )
+                    for first in range(0, len(x), batch)
+                )
+                assert isinstance(sums, Tensor)
+                if len(totals) == k:
+                    totals.append(np.zeros((n_devices, sums.shape[1])))
+                totals[k][start : start + len(devices)] = sums.cpu().numpy()
                 done += len(devices)
                 progress(ProgressEvent("fleet", done, total))
     return [
         FleetResult(
-            accuracy=correct[k] / len(x),
+            scores=metric.value(totals[k]),
             digital=digital,
+            metric=metric.name,
+            is_higher_better=metric.is_higher_better,
             device=hardware.device.name,
             sigma=hardware.device.sigma.value,
             convention=hardware.convention,
+            deployment=str(deployment),
             seed=seed,
             n_samples=len(x),
         )
         for k, hardware in enumerate(hardwares)
     ]
+
+
+def evaluate_measure(
+    model: nn.Module,
+    measure: Callable[[nn.Module], float],
+    hardwares: Sequence[Hardware],
+    *,
+    name: str,
+    is_higher_better: bool = True,
+    n_devices: int = 10,
+    seed: int = 0,
+    deployment: Deployment | None = None,
+    unlabelled: Tensor | None = None,
+    progress: Progress = silent,
+) -> list[FleetResult]:
+    """Score devices by what they do: drive, decode, detect. One device at a time.
+
+    Args:
+        model: An analog model; during each measurement it holds one device's weights.
+        measure: Called with the model in eval mode, without gradients.
+        hardwares: What devices are drawn from; device i has the same random numbers for each.
+        name: Of the score.
+        is_higher_better: False for an error.
+        n_devices: Size of each fleet.
+        seed: Of the fleet, >= 0; device i is the one that `evaluate_fleet` gives this seed.
+        deployment: What each device gets beside its weights.
+        unlabelled: Inputs ``k x ...`` for deployments that show devices some.
+        progress: Told after each device.
+    """
+    hardware_of(model)
+    deployment = deployment or Deployment()
+    samples = _samples(deployment, unlabelled, next(model.parameters()).device)
+    scores = np.zeros((len(hardwares), n_devices))
+    with evaluating(model), torch.no_grad(), ExitStack() as stack:
+        digital = float(measure(model))
+        if unlabelled is not None:
+            once = _nominal_batch(unlabelled)
+            stack.enter_context(_statistics(model, deployment, unlabelled, once))
+        parameters = {n: p.detach().clone() for n, p in analog_parameters(model).items()}
+        bases = [{n: h.deterministic(p) for n, p in parameters.items()} for h in hardwares]
+        run = FleetRunner(model, frozenset(parameters), deployment)
+        for device in range(n_devices):
+            noise = fleet_noise(parameters, [device], seed, deployment.arrays)
+            for k, (hardware, base) in enumerate(zip(hardwares, bases, strict=True)):
+                stacked = apply_noise(base, noise, hardware, deployment)
+                calibrated = None if samples is None else run.calibrate(stacked, samples)
+                with run.installed({n: w[0] for n, w in stacked.items()}, calibrated):
+                    scores[k, device] = measure(model)
+                progress(
+                    ProgressEvent("devices", device * len(hardwares) + k + 1, scores.size, name)
+                )
+    return [
+        FleetResult(
+            scores=scores[k],
+            digital=digital,
+            metric=name,
+            is_higher_better=is_higher_better,
+            device=hardware.device.name,
+            sigma=hardware.device.sigma.value,
+            convention=hardware.convention,
+            deployment=str(deployment),
+            seed=seed,
+            n_samples=1,
+        )
+        for k, hardware in enumerate(hardwares)
+    ]
+
+
+def _samples(
+    deployment: Deployment, unlabelled: Tensor | None, place: torch.device
+) -> Tensor | None:
+    if not deployment.sees_inputs:
+        return None
+    found = 0 if unlabelled is None else len(unlabelled)
+    if unlabelled is None or found < deployment.samples:
+        raise ConversionError(
+            f'deployment "{deployment}" shows each device {deployment.samples} unlabelled inputs; received '
+            f"{found}. Give unlabelled=... (inputs of the training data), or a smaller samples=."
+        )
+    return unlabelled[: deployment.samples].to(place)
+
+
+def _statistics(
+    model: nn.Module, deployment: Deployment, unlabelled: Tensor | None, batch: int
+) -> AbstractContextManager[None]:
+    """Give batch norm the nominal weights' statistics where devices are brought to the nominal network."""
+    if deployment.calibration in ("channel", "layer", "readout") and unlabelled is not None:
+        return nominal_batch_norm(model, unlabelled, batch)
+    return nullcontext()
+
+
+def _nominal_batch(x: Tensor) -> int:
+    """Return a batch of inputs whose activations stay small: about 1,024 images of 32 x 32."""
+    return max(1, min(1024, 2**22 // max(1, x[0].numel())))
 
 
 CACHE = 12 * 2**20
@@ -208,6 +287,7 @@ def _chunks(
     n_devices: int,
     memory_budget: int,
     batch_size: int | None,
+    n_samples: int,
 ) -> tuple[int, int]:
     """Return how many devices, and how many inputs, go through the model at once."""
     per_input = _bytes_per_input(model, x[:1].to(place))
@@ -218,7 +298,8 @@ def _chunks(
     batch = batch_size or max(
         chunk_of(len(x), chunk * per_input, min(near, memory_budget) // 2), min(len(x), 32)
     )
-    return min(chunk, chunk_of(n_devices, weights + batch * per_input, memory_budget)), batch
+    most = max(batch, n_samples)  # calibration passes hold all their samples at once
+    return min(chunk, chunk_of(n_devices, weights + most * per_input, memory_budget)), batch
 
 
 def _checked(
@@ -248,16 +329,31 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def accuracy(model: nn.Module, split: tuple[Tensor, Tensor], batch_size: int = 1024) -> float:
     """Return the accuracy of the nominal weights on ``split``, in eval mode."""
+    return score(model, split, Accuracy(), batch_size)
+
+
+def score(
+    model: nn.Module,
+    split: tuple[Tensor, Tensor],
+    metric: Metric,
+    batch_size: int | None = None,
+) -> float:
+    """Return the score of the nominal weights on ``split``, in eval mode."""
+    x, y = split
     with evaluating(model), torch.inference_mode():
-        return _digital(model, split[0], split[1], next(model.parameters()).device, batch_size)
+        place = next(model.parameters()).device
+        return _digital(model, x, y, place, batch_size or _nominal_batch(x), metric)
 
 
-def _digital(model: nn.Module, x: Tensor, y: Tensor, place: torch.device, batch: int) -> float:
-    hits = sum(
-        int((model(x[k : k + batch].to(place)).argmax(-1) == y[k : k + batch].to(place)).sum())
+def _digital(
+    model: nn.Module, x: Tensor, y: Tensor, place: torch.device, batch: int, metric: Metric
+) -> float:
+    total = sum(
+        metric.totals(model(x[k : k + batch].to(place)).unsqueeze(0), y[k : k + batch].to(place))
         for k in range(0, len(x), batch)
     )
-    return hits / len(x)
+    assert isinstance(total, Tensor)
+    return float(metric.value(total.cpu().numpy())[0])
 
 
 def _bytes_per_input(model: nn.Module, x: Tensor) -> int:

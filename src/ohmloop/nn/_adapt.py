@@ -1,0 +1,109 @@
+"""Digital low-rank adapters beside analog layers, trained on one device (after Hu et al., arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ohmloop.nn._convert import ANALOG_TYPES
+
+Adapters = dict[str, tuple[Tensor, Tensor]]
+"""Layer name -> (down ``r x in x *kernel``, up ``out x r``)."""
+
+LEARNING_RATE = 1e-2
+_SEED = 7
+
+
+def train_adapters(
+    model: nn.Module,
+    names: frozenset[str],
+    samples: Tensor,
+    forward: Callable[[Tensor, Adapters], Tensor],
+    *,
+    rank: int,
+    steps: int,
+) -> Adapters:
+    """Return adapters that bring a device's outputs on ``samples`` near the nominal network's.
+
+    The loss is the mean squared difference of the outputs over their nominal variance; Adam at
+    `LEARNING_RATE`; adapters start at zero effect, from a fixed seed.
+
+    Args:
+        model: With its nominal weights.
+        names: The analog parameters.
+        samples: Unlabelled inputs ``k x ...``.
+        forward: From inputs and adapters to the device's outputs.
+        rank: Of each adapter, cut to what a layer can have.
+        steps: Of Adam, each over all samples.
+    """
+    with torch.no_grad():
+        target = model(samples)
+        scale = target.var().clamp_min(1e-12)
+    adapters = _fresh(model, names, rank)
+    optimiser = torch.optim.Adam([p for pair in adapters.values() for p in pair], lr=LEARNING_RATE)
+    with torch.enable_grad():
+        for _ in range(steps):
+            loss = (forward(samples, adapters) - target).square().mean() / scale
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimiser.step()
+    return {name: (down.detach(), up.detach()) for name, (down, up) in adapters.items()}
+
+
+def _fresh(model: nn.Module, names: frozenset[str], rank: int) -> Adapters:
+    generator = torch.Generator().manual_seed(_SEED)
+    out: Adapters = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, ANALOG_TYPES) or f"{name}.weight".lstrip(".") not in names:
+            continue
+        weight = module.weight
+        if not isinstance(module, nn.Linear) and module.groups > 1:
+            continue  # A depthwise kernel has rank one already: a gain by channel is its adapter.
+        r = min(rank, weight.shape[0], weight[0].numel())
+        down = torch.randn(r, *weight.shape[1:], generator=generator) / weight[0].numel() ** 0.5
+        up = torch.zeros(weight.shape[0], r)
+        out[name] = (
+            down.to(weight).requires_grad_(True),
+            up.to(weight).requires_grad_(True),
+        )
+    return out
+
+
+@contextmanager
+def adapted(model: nn.Module, adapters: Adapters) -> Iterator[None]:
+    """While active, each adapted layer gives its output plus its adapter's."""
+    handles = []
+    for name, module in model.named_modules():
+        if name not in adapters:
+            continue
+        down, up = adapters[name]
+
+        def hook(
+            module: nn.Module,
+            inputs: tuple[Tensor, ...],
+            out: Tensor,
+            down: Tensor = down,
+            up: Tensor = up,
+        ) -> Tensor:
+            return out + _low_rank(module, inputs[0], down, up)
+
+        handles.append(module.register_forward_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _low_rank(module: nn.Module, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    if isinstance(module, nn.Linear):
+        return F.linear(F.linear(x, down), up)
+    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    convolve = F.conv1d if isinstance(module, nn.Conv1d) else F.conv2d
+    # The layer's own padding mode lives in its _conv_forward; adapters pad with zeros.
+    middle = convolve(x, down, None, module.stride, module.padding, module.dilation)
+    return convolve(middle, up.reshape(*up.shape, *[1] * (down.ndim - 2)))

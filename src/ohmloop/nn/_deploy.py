@@ -1,0 +1,381 @@
+"""What is done to a device after it was programmed: digital corrections, averaging of arrays, adapters.
+
+A network's weights are the same for every device; what a device makes of them is not. Digital scale and
+offset behind each column of an array cost nothing new: accelerators have them for their converters.
+`Deployment` says what they are set by:
+
+* ``batch-norm``: running statistics of batch norm estimated anew on each device (Joshi et al., Nat. Commun.
+  11, 2473 (2020): "adaptive batch normalisation statistics"; idea of Li et al., arXiv 1603.04779).
+* ``channel``: after each analog layer a gain and an offset for each channel, so that mean and deviation over
+  the samples are those of the nominal network on the same samples. It works for networks without batch norm
+  or with it folded, reaches the logits, and the choice of samples cancels. Where there is batch norm, its
+  statistics are the nominal weights' on all the unlabelled inputs, the same for every device.
+* ``readout``: ``channel``, and behind it a digital matrix of outputs x outputs on each device: the ridge
+  regression from its outputs on the samples to the nominal network's, shrunk towards the identity. It mixes
+  what neither gain nor offset can, at the cost of (number of outputs)^2 digital products an input.
+* ``layer``: one gain for each analog layer, by the ratio of deviations.
+* ``norm``: gain and offset for each channel behind LayerNorm, GroupNorm and RMSNorm modules, in the same way.
+
+All of these see k unlabelled inputs on each device (one pass), and the nominal network's statistics on the
+same inputs, which are computed once for all devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from ohmloop.errors import ConversionError
+from ohmloop.nn._convert import ANALOG_TYPES
+
+Calibration = Literal["none", "batch-norm", "channel", "layer", "norm", "readout"]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+MAX_GAIN = 1e3
+"""A channel that is nearly constant on a device would ask for an endless gain; converters end before."""
+
+
+class Deployment(BaseModel):
+    """What each device gets beside its weights.
+
+    Attributes:
+        calibration: Which digital corrections are set from unlabelled inputs (module head), or "none".
+        samples: Unlabelled inputs that each device is shown for it.
+        mean_gain: Divide weights by the mean factor exp(sigma^2 / 2) of the device's law, known from its
+            fit: needs no data. With the convention "mean-1" the factor is 1.
+        arrays: Arrays that hold the same weights and whose outputs are averaged: so many times the hardware.
+        adapter_rank: Rank of a digital low-rank adapter beside each analog layer, trained on each device to
+            give the nominal network's outputs on its ``samples``; 0 for none (Hu et al., arXiv 2106.09685).
+        adapter_steps: Steps of Adam of its training.
+
+    >>> Deployment.parse("channel:samples=32,arrays=2").needs
+    '32 unlabelled inputs on each device, 2 arrays'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    calibration: Calibration = "none"
+    samples: Annotated[int, Field(ge=2)] = 64
+    mean_gain: bool = False
+    arrays: Annotated[int, Field(ge=1, le=256)] = 1
+    adapter_rank: Annotated[int, Field(ge=0)] = 0
+    adapter_steps: Annotated[int, Field(ge=1)] = 50
+
+    @classmethod
+    def parse(cls, text: str) -> Deployment:
+        """Return what a text names: "none", "channel", "batch-norm:samples=32,mean_gain=true".
+
+        Raises:
+            ConversionError: If a word is unknown or out of range.
+        """
+        name, _, rest = text.strip().partition(":")
+        values: dict[str, str] = {"calibration": name or "none"}
+        for part in filter(None, rest.split(",")):
+            key, equals, value = part.partition("=")
+            if not equals:
+                raise ConversionError(f"{part!r} in {text!r}: write key=value.")
+            values[key.strip().replace("-", "_")] = value.strip()
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(p) for p in first["loc"])
+            raise ConversionError(f"{text!r}: {where}: {first['msg']}.") from error
+
+    def __str__(self) -> str:
+        rest = self.model_dump(exclude_defaults=True, exclude={"calibration"})
+        if not self.sees_inputs:
+            rest.pop("samples", None)
+        text = ",".join(f"{k}={str(v).lower()}" for k, v in rest.items())
+        return f"{self.calibration}:{text}" if text else self.calibration
+
+    @property
+    def sees_inputs(self) -> bool:
+        """Whether each device is shown unlabelled inputs."""
+        return self.calibration != "none" or self.adapter_rank > 0
+
+    @property
+    def needs(self) -> str:
+        """What it needs beside the programmed weights, in words; "nothing" for none."""
+        parts = []
+        if self.sees_inputs:
+            parts.append(f"{self.samples} unlabelled inputs on each device")
+        if self.adapter_rank:
+            parts.append(f"training of rank-{self.adapter_rank} digital adapters on each device")
+        if self.mean_gain:
+            parts.append("the law's mean factor")
+        if self.arrays > 1:
+            parts.append(f"{self.arrays} arrays")
+        return ", ".join(parts) or "nothing"
+
+
+@contextmanager
+def nominal_batch_norm(model: nn.Module, inputs: Tensor, batch: int) -> Iterator[None]:
+    """While active, batch norm's running statistics are those of the weights as they stand.
+
+    Training under noise leaves the statistics of noisy weights. The plain average over batches is taken.
+
+    Args:
+        model: In eval mode.
+        inputs: Unlabelled inputs ``k x ...``.
+        batch: Inputs at once.
+    """
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
+    kept = [(m, m.momentum, {k: b.clone() for k, b in m.named_buffers()}) for m in norms]
+    place = next(model.parameters()).device
+    try:
+        for m in norms:
+            m.reset_running_stats()
+            m.momentum = None
+            m.train()
+        if norms:
+            with torch.no_grad():
+                for part in torch.split(inputs, batch):
+                    if len(part) > 1:
+                        model(part.to(place))
+        for m in norms:
+            m.eval()
+        yield
+    finally:
+        for m, momentum, buffers in kept:
+            m.eval()
+            m.momentum = momentum
+            for name, value in buffers.items():
+                m.get_buffer(name).copy_(value)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Return whether a network has batch norm with running statistics."""
+    return any(isinstance(m, BATCH_NORMS) and m.track_running_stats for m in model.modules())
+
+
+def sites(
+    model: nn.Module, calibration: Calibration, analog: frozenset[str]
+) -> dict[str, nn.Module]:
+    """Return the modules that a calibration corrects, by name; ConversionError if there is none.
+
+    Args:
+        model: The network.
+        calibration: Not "none".
+        analog: Names of its analog parameters.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if calibration == "batch-norm":
+            fits = isinstance(module, BATCH_NORMS) and module.track_running_stats
+        elif calibration == "norm":
+            fits = (
+                isinstance(module, nn.LayerNorm | nn.GroupNorm)
+                or "RMSNorm" in type(module).__name__
+            )
+        else:
+            fits = (
+                isinstance(module, ANALOG_TYPES)
+                and (f"{name}.weight" if name else "weight") in analog
+            )
+        if fits:
+            found[name] = module
+    if not found:
+        wanted = {
+            "batch-norm": "batch norm with running statistics",
+            "norm": "LayerNorm, GroupNorm or RMSNorm",
+        }.get(calibration, "analog Linear or convolution")
+        raise ConversionError(
+            f'calibration "{calibration}" corrects {wanted}, and the model has none; "channel" works for '
+            "any network with analog layers."
+        )
+    return found
+
+
+def channel_axis(module: nn.Module) -> int:
+    """Return the axis of channels in the output of a module, counted as in ``B x ...``."""
+    return 1 if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.GroupNorm, *BATCH_NORMS)) else -1
+
+
+class Statistics:
+    """Mean and deviation by channel of each site's outputs, in the order of its calls."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        self._calls: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Begin a forward pass."""
+        self._calls.clear()
+
+    def key(self, name: str) -> tuple[str, int]:
+        """Return the key of this call of a site; a module may be called several times in one pass."""
+        call = self._calls.get(name, 0)
+        self._calls[name] = call + 1
+        return name, call
+
+
+RIDGE = 0.1
+"""Weight of the pull towards the identity, over the mean eigenvalue of the outputs' covariance.
+
+Chosen on validation data of the digits MLP among .01, .03, .1, .3, 1 (bench/results/steady.md)."""
+
+
+def readout(out: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what brings a device's outputs near the nominal network's: (matrix, centre, mean target).
+
+    Minimises |(Y - mean Y) A - (T - mean T)|^2 + lambda |A - 1|^2 for each device (ridge regression, Hoerl &
+    Kennard 1970, with its prior mean at the identity).
+
+    Args:
+        out: Outputs ``N x k x C`` of N devices on k samples.
+        target: The nominal network's ``k x C``.
+    """
+    centre, mean = out.mean(1, keepdim=True), target.mean(0)
+    y, t = (out - centre).double(), (target - mean).double()
+    gram = y.transpose(1, 2) @ y
+    size = gram.shape[-1]
+    scale = RIDGE * gram.diagonal(dim1=1, dim2=2).mean(-1).clamp_min(_TINY)
+    eye = torch.eye(size, dtype=gram.dtype, device=gram.device)
+    ridge = scale[:, None, None] * eye
+    matrix = torch.linalg.solve(gram + ridge, y.transpose(1, 2) @ t + ridge)
+    return matrix.to(out.dtype), centre, mean
+
+
+def moments(out: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of ``N x B x ...`` by device and channel, shaped to broadcast."""
+    ax = axis + 1 if axis >= 0 else out.ndim + axis
+    over = [d for d in range(1, out.ndim) if d != ax]
+    variance, mean = torch.var_mean(out, over, correction=0, keepdim=True)
+    return mean, variance
+
+
+class Corrector:
+    """The corrections of some devices: measured in one pass over their samples, then applied.
+
+    Outputs come as ``N x B x ...``. While ``measuring``, each site's correction is computed from the very
+    outputs that it then corrects, so later sites are measured behind corrected earlier ones.
+
+    Args:
+        calibration: Not "none".
+        nominal: Mean and variance by channel of the nominal network's sites; not needed for batch norm.
+    """
+
+    def __init__(self, calibration: Calibration, nominal: Statistics | None) -> None:
+        self.calibration = calibration
+        self.measuring = True
+        self._nominal = nominal
+        self._own = Statistics()
+
+    def start(self) -> None:
+        """Begin a forward pass."""
+        self._own.start()
+
+    def __call__(self, name: str, module: nn.Module, out: Tensor) -> Tensor:
+        """Return the corrected outputs ``N x B x ...`` of a site (of batch norm: of its inputs)."""
+        key = self._own.key(name)
+        if self.measuring:
+            self._own.values[key] = self._measure(key, module, out)
+        elif key not in self._own.values:
+            # A text grows during decoding; later calls are corrected as the last one that was measured.
+            key = max(k for k in self._own.values if k[0] == name)
+        gain, offset = self._own.values[key]
+        return out * gain + offset
+
+    def _measure(
+        self, key: tuple[str, int], module: nn.Module, out: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        mean, variance = moments(out, channel_axis(module))
+        if isinstance(module, BATCH_NORMS):
+            gain = torch.rsqrt(variance + module.eps)
+            return gain, -mean * gain
+        assert self._nominal is not None
+        wanted_mean, wanted = self._nominal.values[key]
+        if self.calibration == "layer":
+            over = list(range(1, out.ndim))
+            # Variance within channels, averaged over them: the offsets between channels are no signal.
+            gain = (wanted.mean() / variance.mean(over, keepdim=True).clamp_min(_TINY)).sqrt()
+            return gain.clamp_max(MAX_GAIN), torch.zeros_like(gain)
+        gain = (wanted / variance.clamp_min(_TINY)).sqrt().clamp_max(MAX_GAIN)
+        gain = torch.where(variance > _TINY, gain, torch.ones_like(gain))
+        return gain, wanted_mean - mean * gain
+
+
+_TINY = 1e-12
+
+
+class Recorder:
+    """Notes the nominal network's mean and variance by channel at each site; changes nothing."""
+
+    def __init__(self) -> None:
+        self.statistics = Statistics()
+
+    def start(self) -> None:
+        """Begin a forward pass."""
+        self.statistics.start()
+
+    def __call__(self, name: str, module: nn.Module, out: Tensor) -> Tensor:
+        """Note and return ``N x B x ...``."""
+        self.statistics.values[self.statistics.key(name)] = moments(out, channel_axis(module))
+        return out
+
+
+@contextmanager
+def corrected(places: Mapping[str, nn.Module], apply: Corrector | Recorder) -> Iterator[None]:
+    """While active, one device's forward pass goes through ``apply`` at the given sites."""
+    changed: list[nn.Module] = []
+
+    def patch(name: str, module: nn.Module) -> None:
+        original = module.forward
+
+        def forward(x: Tensor, *rest: object) -> Tensor:
+            if isinstance(module, BATCH_NORMS):
+                return affine(module, apply(name, module, x.unsqueeze(0))).squeeze(0)
+            out: Tensor = original(x, *rest)
+            return apply(name, module, out.unsqueeze(0)).squeeze(0)
+
+        module.__dict__["forward"] = forward
+        changed.append(module)
+
+    try:
+        for name, module in places.items():
+            patch(name, module)
+        yield
+    finally:
+        for module in changed:
+            module.__dict__.pop("forward", None)
+
+
+def affine(module: nn.Module, x: Tensor) -> Tensor:
+    """Return ``x`` of ``N x B x C x ...`` times weight plus bias of a batch norm."""
+    shape = [1] * x.ndim
+    shape[2] = x.shape[2]
+    weight, bias = module.weight, module.bias
+    if isinstance(weight, Tensor):
+        x = x * weight.reshape(shape)
+    if isinstance(bias, Tensor):
+        x = x + bias.reshape(shape)
+    return x
+
+
+@contextmanager
+def matching(model: nn.Module, names: frozenset[str], x: Tensor) -> Iterator[None]:
+    """While active, a pass over ``x`` is corrected as the calibration "channel" corrects a device.
+
+    The nominal network's statistics on ``x`` are taken first; they carry gradients (the scale of outputs would
+    not be learned otherwise), as do those of the pass itself, as in batch norm. Networks with batch norm are
+    left as they are: in training mode it does the same.
+
+    Args:
+        model: In training, with its nominal weights.
+        names: Its analog parameters.
+        x: The batch ``B x ...`` that the pass will see.
+    """
+    if has_batch_norm(model):
+        yield
+        return
+    places = sites(model, "channel", names)
+    recorder = Recorder()
+    with corrected(places, recorder):
+        model(x)
+    with corrected(places, Corrector("channel", recorder.statistics)):
+        yield

@@ -1,0 +1,251 @@
+"""Deployments: what they promise in closed form, on one device and on many at once."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ohmloop.crossbar import Hardware
+from ohmloop.errors import ConversionError
+from ohmloop.nn import (
+    Deployment,
+    analogize,
+    draw_fleet,
+    evaluate_fleet,
+    evaluate_fleets,
+    evaluate_measure,
+    score,
+)
+from ohmloop.nn._batched import FleetRunner
+from ohmloop.nn._deploy import RIDGE, moments, readout
+from ohmloop.tasks import Accuracy, RSquared
+
+SIGMA = 0.5
+CALIBRATIONS = ("channel", "layer", "readout", "batch-norm")
+
+
+def network(kind: str = "mlp") -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        layers: dict[str, list[nn.Module]] = {
+            "mlp": [nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)],
+            "bn": [nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)],
+            "conv": [
+                nn.Unflatten(1, (1, 6)),
+                nn.Conv1d(1, 5, 3),
+                nn.BatchNorm1d(5),
+                nn.Tanh(),
+                nn.Flatten(),
+                nn.Linear(20, 4),
+            ],
+            "ln": [nn.Linear(6, 16), nn.LayerNorm(16), nn.Linear(16, 4)],
+        }
+        model = nn.Sequential(*layers[kind])
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+    return analogize(model.eval(), Hardware(device=f"lognormal:{SIGMA}"))
+
+
+def inputs(n: int = 80, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def labelled(model: nn.Module, n: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
+    x = inputs(n, 1)
+    return x, model(x).argmax(-1)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv", "ln"])
+@pytest.mark.parametrize("calibration", ["channel", "layer", "readout"])
+def test_a_perfect_device_is_left_as_it_is(kind: str, calibration: str) -> None:
+    model = network(kind)
+    x, y = inputs(40, 5), model(inputs(40, 5)).detach()
+    # Batch norm takes the nominal weights' statistics on the unlabelled inputs: the reference is that network.
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm1d):
+            m.reset_running_stats()
+            m.momentum = None
+            m.train()
+            model(inputs(64))
+            m.eval()
+            y = model(x).detach()
+    result = evaluate_fleet(
+        model,
+        (x, y),
+        n_devices=2,
+        hardware=Hardware(device="lognormal:0"),
+        metric=RSquared(),
+        deployment=Deployment(calibration=calibration),
+        unlabelled=inputs(64),
+    )
+    assert result.scores == pytest.approx(1, abs=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "bn", "conv"])
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_many_devices_at_once_equal_one_at_a_time(kind: str, calibration: str) -> None:
+    if calibration == "batch-norm" and kind == "mlp":
+        pytest.skip("no batch norm in this network")
+    model = network(kind)
+    names = frozenset(draw_fleet(model, [0], 0))
+    stacked = draw_fleet(model, range(3), seed=7)
+    deployment = Deployment(calibration=calibration)
+    with torch.no_grad():
+        together = FleetRunner(model, names, deployment)
+        found = together(stacked, inputs(9, 2), together.calibrate(stacked, inputs()))
+        assert together._batched
+        for k in range(3):
+            own = {name: w[k : k + 1] for name, w in stacked.items()}
+            alone = FleetRunner(model, names, deployment)
+            one = alone(own, inputs(9, 2), alone.calibrate(own, inputs()))
+            assert torch.allclose(one[0], found[k], atol=1e-4)
+
+
+def test_channel_gives_the_nominal_mean_and_deviation_on_the_samples() -> None:
+    model = network()
+    names = frozenset(draw_fleet(model, [0], 0))
+    stacked = draw_fleet(model, range(4), seed=1)
+    with torch.no_grad():
+        run = FleetRunner(model, names, Deployment(calibration="channel"))
+        out = run(stacked, inputs(64), run.calibrate(stacked, inputs(64)))
+        mean, variance = moments(out, -1)
+        wanted_mean, wanted = moments(model(inputs(64)).unsqueeze(0), -1)
+    assert torch.allclose(mean, wanted_mean.expand_as(mean), atol=1e-4)
+    assert torch.allclose(variance, wanted.expand_as(variance), rtol=1e-3)
+
+
+def test_readout_is_the_ridge_solution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    out = torch.randn(2, 50, 3, generator=generator, dtype=torch.float64)
+    target = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    matrix, centre, mean = readout(out, target)
+    for k in range(2):
+        y = (out[k] - centre[k]).numpy()
+        t = (target - mean).numpy()
+        weight = RIDGE * np.trace(y.T @ y) / 3
+        # Ridge regression as least squares over rows added for the penalty: an independent solution.
+        a = np.vstack([y, np.sqrt(weight) * np.eye(3)])
+        b = np.vstack([t, np.sqrt(weight) * np.eye(3)])
+        assert matrix[k].numpy() == pytest.approx(np.linalg.lstsq(a, b, rcond=None)[0], abs=1e-9)
+
+
+def test_averaging_arrays_divides_the_variance() -> None:
+    model = nn.Linear(400, 300, bias=False)
+    nn.init.ones_(model.weight)
+    analogize(model, Hardware(device="lognormal:0.3"))
+    variance = np.exp(0.09) * (np.exp(0.09) - 1)
+    x = torch.eye(400)[:50]
+    for arrays in (1, 4):
+        seen: list[float] = []
+
+        def spread(m: nn.Module, seen: list[float] = seen) -> float:
+            seen.append(float(m(x).var()))
+            return 0.0
+
+        evaluate_measure(
+            model,
+            spread,
+            [Hardware(device="lognormal:0.3")],
+            name="spread",
+            n_devices=3,
+            deployment=Deployment(arrays=arrays),
+        )
+        assert np.mean(seen[1:]) == pytest.approx(variance / arrays, rel=0.05)
+    assert float(model.weight.detach().min()) == 1  # The nominal weights are back.
+
+
+def test_mean_gain_is_the_mean_one_convention() -> None:
+    model = network()
+    split = labelled(model)
+    by_gain = evaluate_fleet(model, split, n_devices=5, deployment=Deployment(mean_gain=True))
+    by_law = evaluate_fleet(
+        model,
+        split,
+        n_devices=5,
+        hardware=Hardware(device=f"lognormal:{SIGMA}", convention="mean-1"),
+    )
+    assert np.array_equal(by_gain.scores, by_law.scores)
+
+
+@pytest.mark.parametrize("text", ["none", "channel", "readout:samples=20", "none:arrays=2"])
+def test_scoring_by_doing_agrees_with_scoring_outputs(text: str) -> None:
+    model = network("bn")
+    split = labelled(model)
+    deployment = Deployment.parse(text)
+    hardwares = [Hardware(device="lognormal:0.3"), Hardware(device="nanowire-30")]
+    common = {"n_devices": 4, "seed": 3, "deployment": deployment, "unlabelled": inputs()}
+    by_outputs = evaluate_fleets(model, split, hardwares, **common)
+    by_doing = evaluate_measure(
+        model,
+        lambda m: float((m(split[0]).argmax(-1) == split[1]).float().mean()),
+        hardwares,
+        name="share",
+        **common,
+    )
+    for a, b in zip(by_outputs, by_doing, strict=True):
+        assert a.scores == pytest.approx(b.scores, abs=0.026)  # Ties may fall otherwise: 2 of 80.
+        assert a.deployment == b.deployment == str(deployment)
+
+
+def test_calibration_and_adapters_bring_devices_nearer_to_the_network() -> None:
+    model = network()
+    x = inputs(200, 9)
+    target = (x, model(x).detach())
+    scores = {
+        text: evaluate_fleet(
+            model,
+            target,
+            n_devices=8,
+            metric=RSquared(),
+            deployment=Deployment.parse(text),
+            unlabelled=inputs(64),
+        ).mean
+        for text in ("none", "layer", "channel", "readout", "none:adapter_rank=2,adapter_steps=100")
+    }
+    assert scores["none"] < scores["layer"] < scores["readout"]
+    assert scores["none"] < scores["channel"] < scores["readout"]
+    assert scores["none"] < scores["none:adapter_rank=2,adapter_steps=100"]
+
+
+@pytest.mark.parametrize("calibration", ["channel", "readout", "batch-norm"])
+def test_result_does_not_depend_on_the_chunks_and_leaves_the_model(calibration: str) -> None:
+    model = network("bn")
+    split = labelled(model)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    args = {"n_devices": 7, "deployment": Deployment(calibration=calibration)}
+    whole = evaluate_fleet(model, split, unlabelled=inputs(), **args)
+    small = evaluate_fleet(
+        model, split, unlabelled=inputs(), memory_budget=20_000, batch_size=11, **args
+    )
+    assert whole.scores == pytest.approx(small.scores, abs=0.013)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all("forward" not in m.__dict__ for m in model.modules())
+    assert score(model, split, Accuracy()) == whole.digital
+
+
+def test_what_cannot_be_done_is_said() -> None:
+    model = network()
+    split = labelled(model)
+    with pytest.raises(ConversionError, match="has none"):
+        evaluate_fleet(
+            model, split, deployment=Deployment(calibration="batch-norm"), unlabelled=inputs()
+        )
+    with pytest.raises(ConversionError, match="64 unlabelled inputs; received 10"):
+        evaluate_fleet(
+            model, split, deployment=Deployment(calibration="channel"), unlabelled=inputs(10)
+        )
+    with pytest.raises(ConversionError, match="calibration"):
+        Deployment.parse("chanel")
+    with pytest.raises(ConversionError, match="key=value"):
+        Deployment.parse("channel:32")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["none", "channel", "readout:samples=32", "none:mean_gain=true,arrays=3", "norm:samples=8"],
+)
+def test_text_of_a_deployment_reads_back(text: str) -> None:
+    assert str(Deployment.parse(text)) == text
+    assert Deployment.parse(str(Deployment.parse(text))) == Deployment.parse(text)
