@@ -64,15 +64,13 @@ def main() -> None:
             [f"{r.method} ({r.cost})", f"{r.clean.mean():.3f}"]
             + [
                 f"{a:.3f} ± {s:.3f}"
-                for a, s in zip(
-                    r.accuracy[:k].mean((1, 2)), r.accuracy[:k].std((1, 2)), strict=True
-                )
+                for a, s in zip(r.scores[:k].mean((1, 2)), r.scores[:k].std((1, 2)), strict=True)
             ]
             for r in rows
         ]
         entry: dict[str, object] = {
             "seconds": seconds,
-            "methods": {r.method: r.accuracy[:k].mean((1, 2)).tolist() for r in rows},
+            "methods": {r.method: r.scores[:k].mean((1, 2)).tolist() for r in rows},
             "clean": {r.method: r.clean.tolist() for r in rows},
         }
         tables.append(
@@ -84,8 +82,8 @@ def main() -> None:
             lines, agreement = [], {}
             for r in rows:
                 for law, part in (
-                    ("sigma and rho", r.accuracy[k : k + 43]),
-                    ("sigma only", r.accuracy[k + 43 :]),
+                    ("sigma and rho", r.scores[k : k + 43]),
+                    ("sigma only", r.scores[k + 43 :]),
                 ):
                     mine = part.mean((1, 2))
                     rho = float(spearmanr(mine, published).statistic)

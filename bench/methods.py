@@ -57,8 +57,8 @@ def main() -> None:
         )
         cells, entries = [], []
         for row, (_, _, design) in zip(rows, METHODS, strict=True):
-            mean = row.accuracy.mean(axis=(1, 2))
-            per_seed = row.accuracy.mean(axis=(0, 2))
+            mean = row.scores.mean(axis=(1, 2))
+            per_seed = row.scores.mean(axis=(0, 2))
             shown = [f"{mean[SIGMAS.index(s)]:.3f}" for s in SHOWN]
             cells.append(
                 [
@@ -75,7 +75,7 @@ def main() -> None:
                     "cost": row.cost,
                     "clean": row.clean.tolist(),
                     "mean_by_sigma": mean.tolist(),
-                    "std_over_devices_and_seeds": row.accuracy.std(axis=(1, 2)).tolist(),
+                    "std_over_devices_and_seeds": row.scores.std(axis=(1, 2)).tolist(),
                     "mean_by_seed": per_seed.tolist(),
                     "settings": row.settings,
                     "seconds": row.seconds,

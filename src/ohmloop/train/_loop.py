@@ -5,27 +5,33 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from ohmloop.errors import TrainError
-from ohmloop.nn import accuracy, analog_parameters
+from ohmloop.nn import analog_parameters, matching, score
 from ohmloop.progress import Progress, ProgressEvent, silent
-from ohmloop.tasks import Split
-from ohmloop.train._methods import Noise
+from ohmloop.tasks import Accuracy, Metric, Split
+from ohmloop.train._noise import (
+    Converters,
+    Noise,
+    clip_weights,
+    draw_weights,
+    masked,
+    uphill,
+)
 
 VALIDATION_SAMPLES = 1000
-"""Validation inputs that the accuracy of each epoch is taken over; the search uses them all."""
-
+"""Validation inputs that the score of each epoch is taken over; the search uses them all."""
 
 Schedule = Literal["cosine", "constant"]
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Recipe(NamedTuple):
@@ -45,69 +51,38 @@ class Recipe(NamedTuple):
     seed: int
     schedule: Schedule = "cosine"
 
+    def rate(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 0."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
 
-def noisy_layers(model: nn.Module) -> Sequence[nn.Module]:
-    """Return the layers that masks follow: Linear and convolutions, all but the last, in order."""
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
-    return [m for m in model.modules() if isinstance(m, kinds)][:-1]
 
+class Lesson(NamedTuple):
+    """What is learned, and from whom.
 
-def draw_mask(like: Tensor, p0: float, p_half: float, generator: torch.Generator) -> Tensor:
-    """Draw a mask in {0, 1/2, 1} / mean with the given probabilities of 0 and 1/2.
-
-    The mean is the expected one, p_half / 2 + p1, so that activations keep their expectation.
+    Attributes:
+        train: Training data.
+        validation: Watched after each epoch; nothing is learned from it.
+        metric: Gives the loss.
+        teacher: A network whose outputs are a second target, or None.
+        augment: Changes training batches at random, or None.
     """
-    u = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-    mean = 1 - p0 - p_half / 2
-    mask = (u >= p0).to(like.dtype)
-    if p_half:
-        mask -= 0.5 * ((u >= p0) & (u < p0 + p_half)).to(like.dtype)
-    return mask / mean
 
-
-def draw_weights(model: nn.Module, noise: Noise, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw the analog weights of one training step, differentiable in the nominal ones."""
-    out = {}
-    for name, p in analog_parameters(model).items():
-        z = torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device)
-        if noise.distribution == "gaussian":
-            out[name] = p * z.mul_(noise.level).add_(1)
-        else:
-            shift = 0.5 * noise.level**2 if noise.distribution == "lognormal-mean-1" else 0.0
-            out[name] = p * z.mul_(noise.level).sub_(shift).exp_()
-    return out
-
-
-@contextmanager
-def masked(model: nn.Module, noise: Noise, generator: torch.Generator) -> Iterator[None]:
-    """While active, multiply the outputs of the noisy layers by fresh masks."""
-    handles = []
-    if noise.masks:
-        layers = noisy_layers(model)
-        if len(noise.masks) != len(layers):
-            raise TrainError(f"{len(noise.masks)} mask settings for {len(layers)} noisy layers.")
-        for layer, (p0, p_half) in zip(layers, noise.masks, strict=True):
-
-            def hook(
-                module: nn.Module, inputs: Any, out: Tensor, p0: float = p0, p_half: float = p_half
-            ) -> Tensor:
-                return out * draw_mask(out, p0, p_half, generator)
-
-            handles.append(layer.register_forward_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    train: Split
+    validation: Split
+    metric: Metric = Accuracy()
+    teacher: nn.Module | None = None
+    augment: Augment | None = None
 
 
 def train_once(
     model: nn.Module,
-    train: Split,
-    validation: Split,
+    lesson: Lesson,
     noise: Noise,
     recipe: Recipe,
     *,
+    until: int | None = None,
     folder: Path | None = None,
     label: str = "train",
     progress: Progress = silent,
@@ -116,74 +91,158 @@ def train_once(
 
     With a folder, a checkpoint is written after each epoch (as a whole or not at all), and a training
     that finds one goes on from it to the same weights as if it had never stopped.
+
+    Args:
+        model: An analog model.
+        lesson: Data, metric, teacher.
+        noise: What is added.
+        recipe: Optimiser, schedule and seed.
+        until: Stop after this epoch of the schedule; a later call with the folder goes on.
+        folder: Of the checkpoint.
+        label: For progress and errors.
+        progress: Told after each epoch.
+
+    Raises:
+        TrainError: If the loss is no longer finite.
     """
-    place = next(model.parameters()).device
-    x, y = train.x.to(place), train.y.to(place)
-    watched = Split(validation.x[:VALIDATION_SAMPLES], validation.y[:VALIDATION_SAMPLES])
-    shuffle = torch.Generator().manual_seed(recipe.seed)
-    random = torch.Generator(device=place).manual_seed(recipe.seed + 1_000_003)
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
-    history: list[dict[str, float]] = []
+    training = _Training(model, lesson, noise, recipe)
     checkpoint = folder / "checkpoint.pt" if folder is not None else None
     if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=place)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        shuffle.set_state(state["shuffle"].cpu())
-        random.set_state(state["random"].cpu())
-        history = json.loads(state["history"])
-    for epoch in range(len(history), recipe.epochs):
-        model.train()
-        rate = recipe.lr
-        if recipe.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        order = torch.randperm(len(x), generator=shuffle).to(place)
-        total = torch.zeros((), device=place)
-        with masked(model, noise, random):
-            for part in torch.split(order, recipe.batch_size):
-                inputs = x[part]
-                if noise.level:
-                    out = functional_call(model, draw_weights(model, noise, random), (inputs,))
-                else:
-                    out = model(inputs)
-                loss = F.cross_entropy(out, y[part])
-                optimiser.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                optimiser.step()
-                total += loss.detach() * len(part)
-        mean_loss = float(total) / len(x)
-        if not math.isfinite(mean_loss):
+        training.restore(checkpoint)
+    watched = Split(
+        lesson.validation.x[:VALIDATION_SAMPLES], lesson.validation.y[:VALIDATION_SAMPLES]
+    )
+    end = recipe.epochs if until is None else min(until, recipe.epochs)
+    for epoch in range(len(training.history), end):
+        loss = training.epoch(epoch)
+        if not math.isfinite(loss):
             raise TrainError(
-                f"{label}: the loss is {mean_loss} in epoch {epoch + 1}. Lower the learning rate "
+                f"{label}: the loss is {loss} in epoch {epoch + 1}. Lower the learning rate "
                 f"(now {recipe.lr:g}) or the noise ({noise})."
             )
-        history.append(
+        training.history.append(
             {
                 "epoch": epoch + 1,
-                "loss": mean_loss,
-                "validation_accuracy": accuracy(model, watched),
-                "lr": rate,
+                "loss": loss,
+                "validation_score": score(model, watched, lesson.metric),
+                "lr": recipe.rate(epoch),
             }
         )
         if checkpoint is not None:
-            _save(
-                checkpoint,
-                {
-                    "model": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "shuffle": shuffle.get_state(),
-                    "random": random.get_state(),
-                    "history": json.dumps(history),
-                },
-            )
-        progress(ProgressEvent(label, epoch + 1, recipe.epochs, f"loss {history[-1]['loss']:.3f}"))
+            training.save(checkpoint)
+        progress(ProgressEvent(label, epoch + 1, recipe.epochs, f"loss {loss:.3f}"))
     model.eval()
-    return history
+    return training.history
 
 
-def _save(path: Path, state: object) -> None:
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    os.replace(part, path)
+class _Training:
+    """The state of one training between epochs."""
+
+    def __init__(self, model: nn.Module, lesson: Lesson, noise: Noise, recipe: Recipe) -> None:
+        self.model, self.lesson, self.noise, self.recipe = model, lesson, noise, recipe
+        self.place = next(model.parameters()).device
+        self.shuffle = torch.Generator().manual_seed(recipe.seed)
+        self.random = torch.Generator(device=self.place).manual_seed(recipe.seed + 1_000_003)
+        # Learnable parameters only: a pretrained network may hold frozen ones.
+        learnable = [p for p in model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(learnable, lr=recipe.lr, fused=True)
+        self.converters = Converters(noise.bits)
+        self.history: list[dict[str, float]] = []
+
+    def epoch(self, epoch: int) -> float:
+        """Go once through the data; return the mean loss."""
+        x, y = self.lesson.train
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate(epoch)
+        ramp = self.noise.ramp * self.recipe.epochs
+        scale = min(1.0, (epoch + 1) / ramp) if ramp else 1.0
+        order = torch.randperm(len(x), generator=self.shuffle)
+        total = torch.zeros((), device=self.place)
+        with ExitStack() as stack:
+            stack.enter_context(masked(self.model, self.noise, self.random))
+            if self.noise.bits:
+                self.converters.learning = epoch == 0
+                stack.enter_context(self.converters.active(self.model))
+            for part in torch.split(order, self.recipe.batch_size):
+                if len(part) < 2 <= len(x):
+                    continue  # Batch norm has no statistics of a single input.
+                inputs, targets = x[part].to(self.place), y[part].to(self.place)
+                if self.lesson.augment is not None:
+                    inputs = self.lesson.augment(inputs, self.random)
+                total += self._step(inputs, targets, scale) * len(part)
+        return float(total) / len(x)
+
+    def _step(self, x: Tensor, y: Tensor, scale: float) -> Tensor:
+        taught = self._teach(x)
+        loss = self._loss(x, y, taught, scale)
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if self.noise.sharpness != "none":
+            with uphill(self.model, self.noise):
+                self.optimiser.zero_grad(set_to_none=True)
+                torch.autograd.backward(self._loss(x, y, taught, scale))
+        self.optimiser.step()
+        if self.noise.clip:
+            clip_weights(self.model, self.noise.clip)
+        return loss.detach()
+
+    def _teach(self, x: Tensor) -> Tensor | None:
+        if self.lesson.teacher is None or not self.noise.distill:
+            return None
+        with torch.no_grad():
+            out: Tensor = self.lesson.teacher(x)
+        return out
+
+    def _loss(self, x: Tensor, y: Tensor, taught: Tensor | None, scale: float) -> Tensor:
+        loss = self._one(x, y, taught, scale)
+        if self.noise.feedback:
+            weight = 1.0
+            for k in range(1, self.noise.feedback + 1):
+                loss = loss + self._one(x, y, taught, scale * (1 + k / 2)) / 2**k
+                weight += 1 / 2**k
+            loss = loss / weight
+        return loss
+
+    def _one(self, x: Tensor, y: Tensor, taught: Tensor | None, scale: float) -> Tensor:
+        noise, metric = self.noise, self.lesson.metric
+        if noise.level or noise.tile_drop:
+            weights = draw_weights(self.model, noise, self.random, scale)
+            if noise.match:
+                names = frozenset(analog_parameters(self.model))
+                with matching(self.model, names, x):
+                    out = functional_call(self.model, weights, (x,))
+            else:
+                out = functional_call(self.model, weights, (x,))
+        else:
+            out = self.model(x)
+        loss = metric.loss(out, y)
+        if taught is None:
+            return loss
+        return (1 - noise.distill) * loss + noise.distill * metric.distance(out, taught)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take up the state of a checkpoint."""
+        state = torch.load(checkpoint, weights_only=True, map_location=self.place)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.shuffle.set_state(state["shuffle"].cpu())
+        self.random.set_state(state["random"].cpu())
+        self.converters.ranges = json.loads(state["ranges"])
+        self.history = json.loads(state["history"])
+
+    def save(self, checkpoint: Path) -> None:
+        """Write the state, as a whole or not at all."""
+        part = checkpoint.with_name(checkpoint.name + ".part")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "shuffle": self.shuffle.get_state(),
+                "random": self.random.get_state(),
+                "ranges": json.dumps(self.converters.ranges),
+                "history": json.dumps(self.history),
+            },
+            part,
+        )
+        os.replace(part, checkpoint)

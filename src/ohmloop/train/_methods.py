@@ -1,20 +1,26 @@
 """The training methods, each a small frozen value; their names as users type them.
 
-Sources: `bayesmulti` and `multinomial`: arXiv 2412.02779; `bayesft`: arXiv 2210.01795; `dropout`: Srivastava et
-al., JMLR 15, 1929 (2014); `weight-noise`: e.g. Joshi et al., Nat. Commun. 11, 2473 (2020).
+Sources: `bayesmulti`, `multinomial`: arXiv 2412.02779. `bayesft`: arXiv 2210.01795. `dropout`: Srivastava et
+al., JMLR 15, 1929 (2014). `weight-noise`: Joshi et al., Nat. Commun. 11, 2473 (2020). `right-censored`: Yan et
+al., ICCAD 2023. `variance-aware`: Wang et al., arXiv 2503.16183. `hardware-aware`: Rasch et al., Nat. Commun.
+14, 5282 (2023). `distillation`: Hinton et al., arXiv 1503.02531; on analog hardware Zhou et al., arXiv
+2001.04974. `sam`: Foret et al., ICLR 2021. `asam`: Kwon et al., ICML 2021. `awp`: Wu et al., NeurIPS 2020.
+`negative-feedback`: Qin et al., IEEE TCAD 2025, arXiv 2305.14561. `tile-dropout`: dropout of what one array
+holds. `steady`: this project, docs/steady.md.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ohmloop.errors import TrainError
+from ohmloop.train._noise import Level, Noise, dropout_masks, multinomial_masks
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Method(BaseModel):
@@ -22,10 +28,19 @@ class Method(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    deployment: ClassVar[str] = "none"
+    """What its search assumes each device gets beside its weights."""
+    has_teacher: ClassVar[bool] = False
+    """Whether it starts from, and may imitate, a plainly trained network."""
+
     @property
     def name(self) -> str:
         """The name that users type."""
         return _NAMES[type(self)]
+
+    def noise(self, depth: int) -> Noise | None:
+        """Return what is added in training a network of ``depth`` noisy layers; None if a search decides."""
+        return None
 
     def __str__(self) -> str:
         values = self.model_dump(exclude_defaults=True)
@@ -33,8 +48,16 @@ class Method(BaseModel):
         return f"{self.name}:{text}" if text else self.name
 
 
+class AsItComes(Method):
+    """No training at all: the network as the task gives it, pretrained or fresh."""
+
+
 class Erm(Method):
     """Plain training (empirical risk minimisation): nothing is added."""
+
+    def noise(self, depth: int) -> Noise:
+        """Return no noise."""
+        return Noise()
 
 
 class Dropout(Method):
@@ -46,6 +69,10 @@ class Dropout(Method):
 
     rate: Rate = 0.5
 
+    def noise(self, depth: int) -> Noise:
+        """Return the same rate for every layer."""
+        return dropout_masks([self.rate] * depth)
+
 
 class Multinomial(Method):
     """A mask in {0, 1/2, 1} on the activations after every layer but the last, off at inference.
@@ -56,13 +83,18 @@ class Multinomial(Method):
     """
 
     p0: Rate = 0.3
-    p1: Annotated[float, Field(ge=0, le=1)] | None = None
+    p1: Share | None = None
 
     @model_validator(mode="after")
     def _sum(self) -> Multinomial:
         if self.p1 is not None and self.p0 + self.p1 > 1 + 1e-12:
             raise ValueError(f"p0 + p1 must not exceed 1; received {self.p0:g} + {self.p1:g}")
         return self
+
+    def noise(self, depth: int) -> Noise:
+        """Return the same probabilities for every layer."""
+        p1 = None if self.p1 is None else [self.p1] * depth
+        return multinomial_masks([self.p0] * depth, p1)
 
 
 class WeightNoise(Method):
@@ -74,11 +106,177 @@ class WeightNoise(Method):
         distribution: "gaussian": w (1 + N(0, level^2)); "lognormal": w exp(N(0, level^2)), median 1;
             "lognormal-mean-1": the same divided by its mean.
         grid: Levels to try when ``level`` is None.
+        ramp: Share of the epochs over which the level grows from 0: levels above that of deployment
+            need it.
+        clip: Weights are cut to so many deviations of their tensor after each step; 0 for not.
     """
 
-    level: Annotated[float, Field(ge=0, lt=20)] | None = None
+    level: Level | None = None
     distribution: Literal["gaussian", "lognormal", "lognormal-mean-1"] = "gaussian"
     grid: tuple[Annotated[float, Field(gt=0, lt=20)], ...] = (0.25, 0.5, 0.8, 1.2)
+    ramp: Share = 0.0
+    clip: Annotated[float, Field(ge=0)] = 0.0
+
+    def at(self, level: float) -> Noise:
+        """Return the noise at one level."""
+        return Noise(level=level, distribution=self.distribution, ramp=self.ramp, clip=self.clip)
+
+    def noise(self, depth: int) -> Noise | None:
+        """Return the noise at ``level``, None if that is to be tuned."""
+        return None if self.level is None else self.at(self.level)
+
+
+class RightCensored(Method):
+    """Gaussian weight noise whose upper tail is cut off at a quantile.
+
+    Attributes:
+        level: Standard deviation before censoring, relative.
+        censored: Share of the distribution that is set to its lower end's value.
+    """
+
+    level: Level = 0.8
+    censored: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+    def noise(self, depth: int) -> Noise:
+        """Return the censored noise."""
+        return Noise(level=self.level, distribution="right-censored", censored=self.censored)
+
+
+class VarianceAware(Method):
+    """Gaussian weight noise whose level varies from step to step, as the noise of hardware does.
+
+    Attributes:
+        level: Mean level, relative.
+        spread: Standard deviation of the level over its mean.
+    """
+
+    level: Level = 0.8
+    spread: Annotated[float, Field(ge=0)] = 0.5
+
+    def noise(self, depth: int) -> Noise:
+        """Return noise of varying level."""
+        return Noise(level=self.level, spread=self.spread)
+
+
+class HardwareAware(Method):
+    """Weight noise, weight clipping, and quantisers with static ranges at inputs and outputs.
+
+    The quantisers act in training; the device law that networks are scored under has none.
+
+    Attributes:
+        level: Of the gaussian noise, relative.
+        clip: Deviations that weights are cut to.
+        bits: Of the quantisers.
+    """
+
+    level: Level = 0.8
+    clip: Annotated[float, Field(gt=0)] = 2.5
+    bits: Annotated[int, Field(ge=2, le=16)] = 8
+
+    def noise(self, depth: int) -> Noise:
+        """Return noise, clipping and quantisers."""
+        return Noise(level=self.level, clip=self.clip, bits=self.bits)
+
+
+class Distillation(Method):
+    """Weight noise, and the outputs of a plainly trained network of the same kind as a second target.
+
+    Attributes:
+        level: Of the gaussian noise, relative.
+        weight: Share of the teacher's term in the loss.
+    """
+
+    has_teacher: ClassVar[bool] = True
+
+    level: Level = 0.8
+    weight: Share = 0.7
+
+    def noise(self, depth: int) -> Noise:
+        """Return noise and the teacher's weight."""
+        return Noise(level=self.level, distill=self.weight)
+
+
+class Sam(Method):
+    """Sharpness-aware minimisation over the analog weights.
+
+    Attributes:
+        radius: Length of the move uphill.
+        level: Of gaussian weight noise on top, relative.
+    """
+
+    radius: Annotated[float, Field(gt=0)] = 0.1
+    level: Level = 0.0
+
+    def noise(self, depth: int) -> Noise:
+        """Return the second pass."""
+        return Noise(level=self.level, sharpness="sam", radius=self.radius)
+
+
+class Asam(Sam):
+    """Adaptive sharpness-aware minimisation: the move is scaled by the weights.
+
+    Attributes:
+        radius: Length of the scaled move.
+        level: Of gaussian weight noise on top, relative.
+    """
+
+    radius: Annotated[float, Field(gt=0)] = 1.0
+
+    def noise(self, depth: int) -> Noise:
+        """Return the second pass."""
+        return Noise(level=self.level, sharpness="asam", radius=self.radius)
+
+
+class Awp(Sam):
+    """Adversarial weight perturbation: each tensor moves uphill by a share of its own norm.
+
+    Attributes:
+        radius: That share.
+        level: Of gaussian weight noise on top, relative.
+    """
+
+    radius: Annotated[float, Field(gt=0)] = 0.02
+
+    def noise(self, depth: int) -> Noise:
+        """Return the second pass."""
+        return Noise(level=self.level, sharpness="awp", radius=self.radius)
+
+
+class NegativeFeedback(Method):
+    """Oriented variational forward: further passes at higher noise join the loss with falling weights.
+
+    Pass k has (1 + k / 2) times the level and weight 1 / 2^k; weights are divided by their sum. The other
+    form of the source, snapshots of intermediate layers, needs exits that the networks here do not have.
+
+    Attributes:
+        level: Of the first pass's gaussian noise, relative.
+        passes: Further passes.
+    """
+
+    level: Level = 0.5
+    passes: Annotated[int, Field(ge=1, le=8)] = 2
+
+    def noise(self, depth: int) -> Noise:
+        """Return noise and the further passes."""
+        return Noise(level=self.level, feedback=self.passes)
+
+
+class TileDropout(Method):
+    """Whole tiles of weights are left out at random in each step, as if their array had failed.
+
+    Attributes:
+        rate: Probability that a tile is left out.
+        tile: Rows and columns of a tile.
+        level: Of gaussian weight noise on top, relative.
+    """
+
+    rate: Rate = 0.1
+    tile: Annotated[int, Field(ge=1)] = 16
+    level: Level = 0.0
+
+    def noise(self, depth: int) -> Noise:
+        """Return the tiles' rate."""
+        return Noise(level=self.level, tile_drop=self.rate, tile=self.tile)
 
 
 class BayesFT(Method):
@@ -121,12 +319,67 @@ class BayesMulti(Method):
     max_p0: Rate = 0.9
 
 
+class Steady(Method):
+    """Ours: tuned noise above the device's own, trained long in one lineage, and a readout set on each device.
+
+    docs/steady.md explains it and takes it apart. The search's trials are forks of one start; the winner is
+    never started again. With the defaults the whole costs four plain trainings.
+
+    Attributes:
+        strength: Level of the noise over the device's own (the root mean square of all its sigmas if it is
+            trained for several); None to search for it and for the next six that are None.
+        slope: Logarithm of the ratio of the last layer's level to the first's.
+        first: Further factor of the first layer's level.
+        last: Further factor of the last layer's level.
+        mixture: Probability that a step's noise is log-normal, else gaussian.
+        clip: Deviations that weights are cut to; 0 for not.
+        distill: Share of a teacher's term in the loss.
+        teacher: Whether forks start from a plainly trained network and imitate it; None for that only where the
+            task's network comes pretrained, so that the teacher costs nothing.
+        match: Whether training corrects analog outputs by channel, as calibration does on a device: two
+            passes a step.
+        length: Epochs of the network that is kept, over those of one plain training.
+        ramp: Share of the epochs over which the level grows from 0.
+        clean_floor: Loss of digital validation score that a setting may have against the best of its round.
+        n_trials: Trials of the search's first round.
+        n_draws: Devices drawn for the objective.
+    """
+
+    deployment: ClassVar[str] = "readout"
+
+    strength: Annotated[float, Field(gt=0, lt=20)] | None = None
+    slope: float | None = None
+    first: Annotated[float, Field(ge=0)] | None = None
+    last: Annotated[float, Field(ge=0)] | None = None
+    mixture: Share | None = None
+    clip: Annotated[float, Field(ge=0)] | None = None
+    distill: Share | None = None
+    teacher: bool | None = None
+    match: bool = False
+    length: Annotated[float, Field(gt=0)] = 2.8
+    ramp: Share = 0.0
+    clean_floor: Annotated[float, Field(ge=0)] = 0.03
+    n_trials: Annotated[int, Field(ge=4)] = 8
+    n_draws: Annotated[int, Field(ge=1)] = 10
+
+
 _TYPES: dict[str, type[Method]] = {
+    "as-it-comes": AsItComes,
+    "asam": Asam,
+    "awp": Awp,
     "bayesft": BayesFT,
     "bayesmulti": BayesMulti,
+    "distillation": Distillation,
     "dropout": Dropout,
     "erm": Erm,
+    "hardware-aware": HardwareAware,
     "multinomial": Multinomial,
+    "negative-feedback": NegativeFeedback,
+    "right-censored": RightCensored,
+    "sam": Sam,
+    "steady": Steady,
+    "tile-dropout": TileDropout,
+    "variance-aware": VarianceAware,
     "weight-noise": WeightNoise,
 }
 _NAMES = {kind: name for name, kind in _TYPES.items()}
@@ -174,42 +427,3 @@ def parse_method(text: str) -> Method:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise TrainError(f"{text!r}: {where}: {first['msg']}.".replace(": :", ":")) from error
-
-
-class Noise(BaseModel):
-    """What is added during one training: the settings that a method, or its search, arrived at.
-
-    Attributes:
-        masks: For each noisy layer (p0, p_half): probabilities of 0 and of 1/2; empty for no masks.
-        level: Level of the weight noise, 0 for none.
-        distribution: Of the weight noise.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    masks: tuple[tuple[float, float], ...] = ()
-    level: float = 0.0
-    distribution: Literal["gaussian", "lognormal", "lognormal-mean-1"] = "gaussian"
-
-    def __str__(self) -> str:
-        if self.masks and any(half for _, half in self.masks):
-            return "p0 = " + ", ".join(f"{p0:.2f}" for p0, _ in self.masks)
-        if self.masks:
-            return "rates " + ", ".join(f"{p0:.2f}" for p0, _ in self.masks)
-        return f"level {self.level:g}" if self.level else "none"
-
-
-def dropout_masks(rates: Sequence[float]) -> Noise:
-    """Return dropout with one rate a layer."""
-    return Noise(masks=tuple((float(rate), 0.0) for rate in rates))
-
-
-def multinomial_masks(p0: Sequence[float], p1: Sequence[float] | None = None) -> Noise:
-    """Return multinomial noise, one setting a layer, in either parametrisation."""
-    if p1 is None:
-        return Noise(masks=tuple((float(a), (1 - float(a)) / 2) for a in p0))
-    return Noise(
-        masks=tuple(
-            (float(a), max(0.0, 1 - float(a) - float(b))) for a, b in zip(p0, p1, strict=True)
-        )
-    )

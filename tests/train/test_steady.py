@@ -1,0 +1,96 @@
+"""`steady`: its search keeps the winning lineage, resumes to the same bits, and costs what it says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ohmloop.crossbar import Hardware
+from ohmloop.nn import Deployment, evaluate_fleet
+from ohmloop.progress import ProgressEvent
+from ohmloop.tasks import task
+from ohmloop.train import fit, load_run, rank_correlation, unlabelled_inputs
+from ohmloop.train._steady import GRID
+
+SMALL = {"epochs": 10, "limit": 200, "hardware": Hardware(device="lognormal:0.6")}
+METHOD = "steady:n_trials=5,n_draws=3"
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_search_has_the_grid_rounds_and_a_bounded_cost(tmp_path: Path) -> None:
+    result = fit(task("digits"), "steady:n_draws=3", run_dir=tmp_path / "run", **SMALL)
+    first = [t for t in result.trials if t.epochs == 1]
+    assert [t.noise.level / 0.6 for t in first[: len(GRID)]] == pytest.approx(list(GRID))
+    assert [sum(t.epochs == e for t in result.trials) for e in (1, 2, 4)] == [8, 4, 2]
+    # 8 x .1 + 4 x .1 + 2 x .2 of trials, 2.4 more for the winner of 2.8.
+    assert result.cost == pytest.approx(4.0)
+    assert len(result.history) == 28
+    assert result.noise in [t.noise for t in result.trials if t.epochs == 4]
+    for rho, n in rank_correlation(result.trials).values():
+        assert -1 <= rho <= 1
+        assert n >= 3
+    assert load_run(tmp_path / "run").config["deployment"] == "readout"
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 4, 9, 15])
+def test_killed_search_resumes_to_the_same_bits(after: int, tmp_path: Path) -> None:
+    digits = task("digits")
+    whole = fit(digits, METHOD, **SMALL)
+    count = 0
+
+    def interrupt(event: ProgressEvent) -> None:
+        nonlocal count
+        count += 1
+        if count == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(digits, METHOD, run_dir=tmp_path / "cut", progress=interrupt, **SMALL)
+    resumed = fit(digits, METHOD, run_dir=tmp_path / "cut", **SMALL)
+    assert whole.trials == resumed.trials
+    assert same(whole.model, resumed.model)
+
+
+def test_forks_side_by_side_give_the_same_network() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = fit(task("digits"), METHOD, **SMALL)
+        two = fit(task("digits"), METHOD, workers=2, **SMALL)
+    finally:
+        torch.set_num_threads(threads)
+    assert one.trials == two.trials
+    assert same(one.model, two.model)
+
+
+def test_fixed_strength_needs_no_search() -> None:
+    result = fit(task("digits"), "steady:strength=1.5,length=1", **SMALL)
+    assert result.trials == ()
+    assert result.cost == 1
+    assert result.noise.level == pytest.approx(0.9)
+
+
+def test_readout_on_each_device_recovers_what_drift_takes() -> None:
+    digits = task("digits")
+    result = fit(digits, "steady:strength=1.25,length=1", epochs=15, limit=600, seed=1)
+    train, validation = digits.development(1, 600)
+    hardware = Hardware(device="lognormal:1")
+    plain, helped = (
+        evaluate_fleet(
+            result.model,
+            validation,
+            n_devices=20,
+            hardware=hardware,
+            deployment=Deployment.parse(text),
+            unlabelled=unlabelled_inputs(train, 1),
+        )
+        for text in ("none", "readout")
+    )
+    assert helped.mean > plain.mean + 0.05
