@@ -12,6 +12,7 @@ median nanowire's sigma (.587) unless stated, on other devices than the test.
 """
 
 import argparse
+import json
 import os
 import time
 from dataclasses import dataclass, field
@@ -158,7 +159,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
             test_limit=100,
-            epochs=2,
+            epochs=8,
             seeds=1,
             n_devices=5,
             folder=tasks,
@@ -184,7 +185,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             objective=(0.2,),
             limit=500,
             test_limit=100,
-            epochs=2,
+            epochs=4,
             seeds=1,
             n_devices=5,
         ),
@@ -369,19 +370,10 @@ def spread(row: dict[str, object]) -> float:
 
 def claims(rows: list[dict[str, object]], model: str, at: int, study: Study) -> str:
     """Return what the table says about the paper's claim and ours, in sentences that are computed."""
+    mine = [r for r in rows if r["model"] == model]
 
     def find(method: str, deployment: str) -> dict[str, object] | None:
-        return next(
-            (
-                r
-                for r in rows
-                if r["model"] == model
-                and str(r["method"]).partition(":")[0] == method
-                and "objective" not in str(r["method"])
-                and r["deployment"] == deployment
-            ),
-            None,
-        )
+        return row_of(mine, method, deployment)
 
     plain = find("erm", "none") or find("as-it-comes", "none")
     ours, theirs = find("steady", "readout"), find("bayesmulti", "none")
@@ -433,18 +425,7 @@ def picture(study: Study, result: dict[str, object]) -> None:
     figure = new_figure()
     axes = styled_axes(figure)
     for k, (method, deployment, label) in enumerate(SHOWN):
-        r = next(
-            (
-                r
-                for r in rows
-                if r["model"] == study.models[0]
-                and r["method"].partition(":")[0] == method
-                and "objective" not in r["method"]
-                and "epochs" not in r["method"]
-                and r["deployment"] == deployment
-            ),
-            None,
-        )
+        r = row_of([r for r in rows if r["model"] == study.models[0]], method, deployment)
         if r is None:
             continue
         x = [0.0, *study.sigmas]
@@ -459,6 +440,91 @@ def picture(study: Study, result: dict[str, object]) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"robustness-{study.name}.svg"
     path.write_text(to_svg(figure, f"Robustness on {study.name}") + "\n", encoding="utf-8")
+
+
+def row_of(rows: list[dict[str, object]], method: str, deployment: str) -> dict[str, object] | None:
+    """Return the row of a method with its default budget and objective, None if it was not run."""
+    for r in rows:
+        name = str(r["method"])
+        own = name.partition(":")[0] == method and "objective" not in name and "epochs" not in name
+        if own and r["deployment"] == deployment:
+            return r
+    return None
+
+
+COLUMNS = (
+    ("plain", ("erm", "as-it-comes"), "none"),
+    ("BayesMulti", ("bayesmulti",), "none"),
+    ("steady, weights alone", ("steady",), "none"),
+    ("plain + readout", ("erm", "as-it-comes"), "readout"),
+    ("steady + readout", ("steady",), "readout"),
+)
+
+
+def summaries() -> None:
+    """Write the tables over all tasks (results/robustness.md) and of the method's parts (steady.md)."""
+    lines = []
+    for path in sorted(RESULTS.glob("robustness-*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        for model in dict.fromkeys(r["model"] for r in result["rows"]):
+            rows = [r for r in result["rows"] if r["model"] == model]
+            lines += summary_lines(path.stem.removeprefix("robustness-"), model, rows, result)
+    head = ["task, network", "sigma", "clean", *(name for name, _, _ in COLUMNS), "loss ratio"]
+    text = markdown(head, lines)
+    (RESULTS / "robustness.md").write_text(text, encoding="utf-8")
+    print(text)
+    digits = RESULTS / "robustness-digits.json"
+    if digits.exists():
+        (RESULTS / "steady.md").write_text(
+            parts_table(json.loads(digits.read_text("utf-8"))), "utf-8"
+        )
+
+
+def summary_lines(
+    task: str, model: str, rows: list[dict[str, object]], result: dict[str, object]
+) -> list[list[str]]:
+    sigmas = list(result["sigmas"])  # type: ignore[call-overload]
+    shown = (
+        [s for s in sigmas if s in (0.1, 0.2, MEDIAN, 1.2)] if min(sigmas) < 0.2 else [MEDIAN, 1.2]
+    )
+    out = []
+    for sigma in shown:
+        if sigma not in sigmas:
+            continue
+        k = sigmas.index(sigma)
+        found = [
+            next((r for m in names if (r := row_of(rows, m, deployed))), None)
+            for _, names, deployed in COLUMNS
+        ]
+        plain, theirs, ours = found[0], found[1], found[4]
+        clean = float(np.mean(plain["clean"])) if plain else float("nan")  # type: ignore[arg-type]
+        ratio = "–"
+        if theirs and ours:
+            ratio = f"{(clean - ours['mean'][k]) / (clean - theirs['mean'][k]):.2f}"  # type: ignore[index]
+        cells = [f"{r['mean'][k]:.3f} ± {r['std'][k]:.3f}" if r else "–" for r in found]  # type: ignore[index]
+        out.append([f"{task}, {model}", f"{sigma:g}", f"{clean:.3f}", *cells, ratio])
+    return out
+
+
+def parts_table(result: dict[str, object]) -> str:
+    """Return what each part of the method brings on digits: training down, deployment across."""
+    rows = result["rows"]
+    assert isinstance(rows, list)
+    across = ("none", "none:mean_gain=true", "layer", "channel", "readout")
+    names = dict.fromkeys(r["method"] for r in rows)
+    kept_rows = [n for n in names if n.startswith(("erm", "steady", "bayesmulti", "weight-noise"))]
+    cells = []
+    for name in kept_rows:
+        mine = {r["deployment"]: r for r in rows if r["method"] == name}
+        cells.append(
+            [
+                name,
+                f"{mine['none']['cost']:.1f}",
+                f"{np.mean(mine['none']['clean']):.3f}",
+                *(f"{np.mean(mine[d]['mean']):.3f} ± {spread(mine[d]):.3f}" for d in across),
+            ]
+        )
+    return markdown(["training", "cost", "clean", *across], cells)
 
 
 def main() -> None:
@@ -484,6 +550,7 @@ def main() -> None:
             continue
         picture(study, result)
         save(f"robustness-{name}", result, table(study, result))
+    summaries()
 
 
 if __name__ == "__main__":

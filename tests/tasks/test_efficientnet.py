@@ -63,14 +63,29 @@ def test_uint8_and_float_pixels_mean_the_same(weights: Path) -> None:
         assert model(x).dtype == torch.float64
 
 
-def test_new_classifier_depends_on_the_seed_alone(weights: Path) -> None:
+def test_new_classifier_starts_at_zero_and_the_rest_as_it_was(weights: Path) -> None:
     before = torch.random.get_rng_state()
-    first, again, other = (load_lite0(weights, n_classes=7, seed=s) for s in (0, 0, 1))
+    model, whole = load_lite0(weights, n_classes=7), load_lite0(weights)
     assert torch.equal(before, torch.random.get_rng_state())
-    assert torch.equal(first.classifier.weight, again.classifier.weight)
-    assert not torch.equal(first.classifier.weight, other.classifier.weight)
-    assert torch.equal(first.stem.conv.weight, other.stem.conv.weight)
-    assert first.classifier.out_features == 7
+    with torch.inference_mode():
+        assert torch.equal(model(pattern()), torch.zeros(1, 7))
+        assert torch.equal(model.features(pattern()), whole.features(pattern()))
+
+
+def test_training_a_new_classifier_keeps_the_statistics_of_the_batch_norms() -> None:
+    model = EfficientNetLite0()
+    x = torch.arange(4 * 3 * 32 * 32).remainder(251).reshape(4, 3, 32, 32).to(torch.uint8)
+    before = model.stem.norm.running_mean.clone()
+    model.train()(x)
+    assert not torch.equal(model.stem.norm.running_mean, before)
+    model.renew(5)
+    before = model.stem.norm.running_mean.clone()
+    model.train()(x).sum().backward()
+    assert torch.equal(model.stem.norm.running_mean, before)
+    assert model.norm.running_mean.abs().max() > 0
+    assert model.classifier.bias.grad is not None
+    assert model.training
+    assert not model.eval().norm.training
 
 
 def test_analog_parameters_are_those_of_convolutions_and_the_classifier() -> None:

@@ -63,7 +63,7 @@ class Entry:
         measure: From the data folder to what scores a network by doing, where outputs alone cannot.
         adapt: From this entry and the data folder to the entry as it is for that folder, where the number of
             classes or the shape of inputs depends on it; None for fixed data sets.
-        pretrained: Whether the networks come trained for the very task: then plain training goes on from
+        pretrained: Names of networks that come trained for the very task: plain training goes on from
             there, and a teacher needs no training of its own.
         epochs: Of one training, unless the user says otherwise.
         batch_size: Inputs a step.
@@ -84,7 +84,7 @@ class Entry:
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     measure: Callable[[Path | None], Measure] | None = None
     adapt: Callable[[Entry, Path | None], Entry] | None = None
-    pretrained: bool = False
+    pretrained: tuple[str, ...] = ()
     epochs: int = 60
     batch_size: int = 64
     lr: float = 3e-3

@@ -103,6 +103,10 @@ class Task:
         train, _ = self._divide(seed, limit)
         return _split(_loaded(self.entry.load, self.folder).test, self._scaling(train.x))
 
+    def is_pretrained(self, model: str | None = None) -> bool:
+        """Return whether a network of the task (its own by default) comes trained for it."""
+        return (model or self.default_model) in self.entry.pretrained
+
     def measure(self) -> Measure | None:
         """Return what scores a network by doing (driving, decoding, detecting); None for most tasks.
 

@@ -203,7 +203,7 @@ def _run(
     cost = noise.passes
     if isinstance(method, Distillation):
         teacher = setting.fresh()
-        if not setting.task.entry.pretrained:
+        if not setting.task.is_pretrained(setting.model):
             place = None if folder is None else folder / "teacher"
             setting.train(teacher, Noise(), place, "teacher")
             cost += 1

@@ -86,13 +86,13 @@ def train_steady(
 
 
 def _is_taught(setting: Setting, method: Steady) -> bool:
-    return setting.task.entry.pretrained if method.teacher is None else method.teacher
+    return setting.task.is_pretrained(setting.model) if method.teacher is None else method.teacher
 
 
 def _start(setting: Setting, method: Steady, folder: Path) -> tuple[nn.Module, float]:
     """Return the network that forks start from, in eval mode, and its cost."""
     model = setting.fresh()
-    if not _is_taught(setting, method) or setting.task.entry.pretrained:
+    if not _is_taught(setting, method) or setting.task.is_pretrained(setting.model):
         return model.eval(), 0.0
     return setting.train(model, Noise(), folder / "teacher", "teacher").model.eval(), 1.0
 

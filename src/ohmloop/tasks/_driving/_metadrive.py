@@ -177,6 +177,7 @@ ENTRIES = {
         build=_build,
         metric=RSquared(),
         measure=_measure,
+        pretrained=("ppo-expert",),
         epochs=20,
         batch_size=64,
         lr=3e-4,

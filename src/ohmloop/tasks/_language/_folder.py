@@ -11,7 +11,8 @@ relative to the folder.
 Inputs of such models differ in number and shape from picture to picture, so what goes through the network as
 ``x`` is the number of the line, and the network holds the prepared inputs. Lines run one at a time: right for
 every kind, and no slower where the pictures fill the device. Analog is every linear and convolutional layer, of
-picture encoder, projector and language model; a head tied to the embedding gets weights of its own.
+picture encoder, projector and language model; a head tied to the embedding gets weights of its own. The patch
+embedding of Qwen-VL is a three-dimensional convolution and stays digital.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ DATA = {
         files=(QUESTIONS, f"{MODEL}/config.json"),
         packages=(),
         by_hand=f"make a folder of {MODEL}/ (a vision-language model and its processor as transformers saves "
-        f'them) and {QUESTIONS}, lines like {{"image": "1.png", "question": "What is this?", "answer": "a cat"}}, '
+        f'them) and {QUESTIONS}, lines like {{"image": "1.png", "question": "Which?", "answer": "a cat"}}, '
         "and name it: --data FOLDER.",
     )
 }
@@ -99,8 +100,9 @@ def load_processor(folder: Path) -> Any:
             return transformers().AutoProcessor.from_pretrained(
                 str(folder / MODEL), local_files_only=True
             )
-        # The library raises many kinds for folders that lack a file.
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        # The library raises many kinds for folders that lack a file, and for processors of video without
+        # torchvision.
+        except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
             raise TaskError(
                 f"{folder / MODEL} has no processor that transformers reads: {str(error)[:200]}. Save it there "
                 "with processor.save_pretrained."
@@ -255,6 +257,7 @@ ENTRIES = {
         build=_build,
         metric=Perplexity(),
         measure=_measure,
+        pretrained=("folder",),
         epochs=1,
         batch_size=4,
         lr=1e-5,

@@ -165,6 +165,7 @@ ENTRIES = {
         build=_build,
         metric=TokenAccuracy(),
         measure=_measure,
+        pretrained=("pix2tex",),
         epochs=2,
         batch_size=25,
         lr=3e-5,

@@ -206,6 +206,7 @@ ENTRIES = {
         models=("smollm2-135m",),
         build=_build,
         metric=Perplexity(),
+        pretrained=("smollm2-135m",),
         epochs=1,
         batch_size=4,
         lr=1e-5,

@@ -23,7 +23,8 @@ def transformers() -> ModuleType:
         import transformers as library
     except ImportError as error:
         raise TaskError(f"language models need the package transformers:\n{_PIP}") from error
-    return library
+    found: ModuleType = library
+    return found
 
 
 def tokenizers() -> ModuleType:
@@ -36,7 +37,8 @@ def tokenizers() -> ModuleType:
         import tokenizers as library
     except ImportError as error:
         raise TaskError(f"this task needs the package tokenizers:\n{_PIP}") from error
-    return library
+    found: ModuleType = library
+    return found
 
 
 @contextmanager

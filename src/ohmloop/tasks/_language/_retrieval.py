@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohmloop.errors import TaskError
-from ohmloop.tasks._efficientnet import NAME as LITE0
 from ohmloop.tasks._efficientnet import load_lite0
 from ohmloop.tasks._entry import Data, Entry, Measure, Source
 from ohmloop.tasks._fetch import DataSet, Member, Package, find_folder, need_file
@@ -194,9 +193,9 @@ ENTRIES = {
         models=tuple(_SIZES),
         build=_build,
         measure=_measure,
+        pretrained=tuple(_SIZES),
         epochs=3,
         batch_size=50,
         lr=3e-4,
     )
 }
-NEEDS = (LITE0, "minilm", "imagenet-names")
