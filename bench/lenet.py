@@ -61,7 +61,7 @@ def main() -> None:
         seconds = time.monotonic() - start
         k = len(SIGMAS)
         cells = [
-            [f"{r.method} ({r.cost})", f"{r.clean.mean():.3f}"]
+            [f"{r.method} ({r.cost:g})", f"{r.clean.mean():.3f}"]
             + [
                 f"{a:.3f} ± {s:.3f}"
                 for a, s in zip(r.scores[:k].mean((1, 2)), r.scores[:k].std((1, 2)), strict=True)

@@ -62,7 +62,7 @@ def main() -> None:
             shown = [f"{mean[SIGMAS.index(s)]:.3f}" for s in SHOWN]
             cells.append(
                 [
-                    f"{row.method} ({row.cost})",
+                    f"{row.method} ({row.cost:g})",
                     f"{row.clean.mean():.3f}",
                     *shown,
                     f"{mean.mean():.3f} ± {per_seed.std(ddof=1):.3f}",

@@ -146,8 +146,8 @@ def quick(data: Path | None) -> dict[str, Study]:
             DEPLOYED,
             sigmas=(0.2, 0.4, MEDIAN, 0.8),
             epochs=6,
-            limit=3_000,
-            test_limit=200,
+            limit=2_000,
+            test_limit=150,
             folder=at("gtsrb32"),
         ),
         Study(

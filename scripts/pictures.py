@@ -36,7 +36,7 @@ def main() -> None:
     for r in study.results:
         cells = (r.clean, r.on_devices[study.best], r.on_devices[study.median], r.on_devices)
         text = " | ".join(f"{100 * c.mean():.1f} ± {100 * c.std():.1f}" for c in cells)
-        lines.append(f"| {r.method} ({r.cost}) | {text} |")
+        lines.append(f"| {r.method} ({r.cost:g}) | {text} |")
     target = ROOT / "bench" / "results" / "demo.md"
     target.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(target.read_text())

@@ -1,6 +1,8 @@
 """What the README shows is what the code does and what the scripts wrote."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,14 @@ def test_tables_are_those_that_the_scripts_wrote(name: str) -> None:
     assert table.strip() in readme
 
 
+def test_marked_tables_are_those_that_the_benchmarks_wrote() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_links_and_pictures_exist() -> None:
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+    pages = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
+    for page in pages:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
