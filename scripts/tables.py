@@ -1,4 +1,4 @@
-"""Put the tables that the benchmarks wrote between their marks in README and docs; with ``--check``, compare."""
+"""Put the tables that benchmarks wrote between their marks in README and docs; ``--check`` compares only."""
 
 import re
 import sys

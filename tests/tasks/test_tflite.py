@@ -30,13 +30,6 @@ def bird() -> Path:
 
 
 # A writer of flat buffers, front to back: every table is preceded by its own vtable.
-class Blob:
-    """Bytes of a vector or table whose pointers are filled in when its children are placed."""
-
-    def __init__(self, build) -> None:
-        self.build = build
-
-
 def place(out: bytearray, item) -> int:
     """Append an item and what it points to; return where it lies."""
     while len(out) % 8:

@@ -121,7 +121,7 @@ def evaluate(
         fleets = evaluate_run(
             found,
             _hardwares(names or ["lognormal:0.5"], convention),
-            deployment=Deployment.parse(deployment or found.config["deployment"]),
+            deployment=Deployment.parse(deployment or found.config.get("deployment", "none")),
             n_devices=devices,
             seed=seed,
             test_limit=test_limit,
