@@ -225,6 +225,27 @@ def test_result_does_not_depend_on_the_chunks_and_leaves_the_model(calibration: 
     assert score(model, split, Accuracy()) == whole.digital
 
 
+class Reader(nn.Module):
+    """Takes numbers of lines and reads them out, as no vectorised pass can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = inputs(20, 4)
+        self.head = network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.head(self.lines[int(k)]) for k in x.tolist()])
+
+
+def test_networks_that_look_at_values_run_one_device_at_a_time() -> None:
+    model = analogize(Reader().eval(), Hardware(device="lognormal:0.5"))
+    x = torch.arange(20)
+    y = model(x).argmax(-1)
+    found = evaluate_fleet(model, (x, y), n_devices=4, batch_size=7)
+    direct = evaluate_fleet(model.head, (model.lines, y), n_devices=4)
+    assert np.array_equal(found.scores, direct.scores)
+
+
 def test_what_cannot_be_done_is_said() -> None:
     model = network()
     split = labelled(model)

@@ -68,6 +68,7 @@ class FleetRunner:
         self._names = names
         self._layers = _analog_layers(model, names)
         self._batched: bool | None = None if self._layers is not None else False
+        self._vmaps = True
         self._deployment = deployment or Deployment()
         self._reads_out = self._deployment.calibration == "readout"
         self._kind: Calibration = "channel" if self._reads_out else self._deployment.calibration
@@ -159,8 +160,18 @@ class FleetRunner:
         if self._batched is None:
             self._batched = self._agrees(stacked, x)
         if not self._batched:
-            return by_vmap(self._model, stacked, x)
+            return self._general(stacked, x)
         return self._run(stacked, x, None if calibrated is None else calibrated.together)
+
+    def _general(self, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
+        if self._vmaps:
+            try:
+                return by_vmap(self._model, stacked, x)
+            except RuntimeError:
+                # The network looks at values (a number read out, a branch): devices go one by one.
+                self._vmaps = False
+        n = len(next(iter(stacked.values())))
+        return torch.stack([self._one(_pick(stacked, k), x, (None, None)) for k in range(n)])
 
     @contextmanager
     def installed(
