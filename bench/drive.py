@@ -25,9 +25,9 @@ METHODS = {
         "weight-noise:level=0.5",
         "steady:strength=1,length=1,distill=0.5",
     ),
-    "highway": ("erm", "weight-noise:level=0.5", "steady:strength=1.25,length=1"),
+    "highway": ("erm", "steady:strength=1.25,length=1"),
 }
-DEPLOYMENTS = ("none", "channel", "readout")
+DEPLOYMENTS = ("none", "readout")
 
 
 def main() -> None:

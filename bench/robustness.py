@@ -126,10 +126,22 @@ def quick(data: Path | None) -> dict[str, Study]:
             epochs=60,
         ),
         Study(
+            "digits-bn-affine",  # As published: batch norm's own gains and offsets drift too.
+            "digits",
+            ("mlp-bn",),
+            ("erm", "bayesmulti", "steady:strength=1.25"),
+            ("none", "readout"),
+            sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
+            objective=DIGITS,
+            epochs=60,
+            n_devices=10,
+            settings={"where": "all"},
+        ),
+        Study(
             "fashion-mnist",
             "fashion-mnist",
             ("lenet", "lenet-bn"),
-            SHORT,
+            (*SHORT, ("erm", 20), ("weight-noise:level=0.8", 20)),  # at the budget of steady
             DEPLOYED,
             sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
             epochs=5,
@@ -142,7 +154,13 @@ def quick(data: Path | None) -> dict[str, Study]:
             "gtsrb",
             "gtsrb",
             ("cnn-bn",),
-            ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "weight-noise:level=0.8", "steady"),
+            (
+                "erm",
+                "bayesmulti:n_iterations=1,max_p0=0.6",
+                "weight-noise:level=0.8",
+                "steady",
+                ("weight-noise:level=0.8", 24),
+            ),
             DEPLOYED,
             sigmas=(0.2, 0.4, MEDIAN, 0.8),
             epochs=6,

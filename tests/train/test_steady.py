@@ -35,6 +35,12 @@ def test_search_has_the_grid_rounds_and_a_bounded_cost(tmp_path: Path) -> None:
     assert load_run(tmp_path / "run").config["deployment"] == "readout"
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 5, 6, 20])
+def test_search_costs_no_more_than_four_trainings(epochs: int) -> None:
+    args = {**SMALL, "epochs": epochs, "limit": 100}
+    assert fit(task("iris"), "steady:n_draws=2", **args).cost <= 4.0 + 1e-9
+
+
 class Stop(Exception):
     pass
 

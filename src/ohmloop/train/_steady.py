@@ -33,6 +33,8 @@ from ohmloop.train._methods import Steady
 from ohmloop.train._noise import Noise
 from ohmloop.train._setting import Outcome, Setting, Trial, utility
 
+BUDGET = 4.0
+"""Plain trainings that the whole search may cost; passes of ``match`` count."""
 ROUNDS = (0.1, 0.2, 0.4)
 """Plain trainings after which settings are judged; the winner goes on to ``length`` of them."""
 GRID = (0.8, 1.25, 2.0)
@@ -73,7 +75,7 @@ def train_steady(
     if has_batch_norm(start):
         method = method.model_copy(update={"match": False})  # Batch norm matches by itself.
     recipe = setting.recipe
-    long = recipe._replace(epochs=max(1, round(method.length * recipe.epochs)))
+    long = recipe._replace(epochs=_epochs(method, recipe.epochs))
     taught = setting._replace(
         recipe=long,
         lesson=setting.lesson._replace(teacher=start if _is_taught(setting, method) else None),
@@ -83,6 +85,38 @@ def train_steady(
     noise = _noise(taught, method, _CENTRE)
     outcome = taught.train(_fork(setting, start), noise, folder / "main", method.name)
     return outcome, noise, (), cost + noise.passes * long.epochs / recipe.epochs
+
+
+def _stops(unit: int) -> list[int]:
+    """Return the epochs after which settings are judged; ``unit`` is those of one plain training."""
+    return sorted({max(1, round(share * unit)) for share in ROUNDS})
+
+
+def _others(n_trials: int, unit: int) -> int:
+    """Return the epochs that go into settings other than the winner."""
+    others, alive, last = 0, n_trials, 0
+    for stop in _stops(unit):
+        others += (alive - 1) * (stop - last)
+        alive, last = max(1, alive // 2), stop
+    return others
+
+
+def _trials(method: Steady, unit: int) -> int:
+    """Return how many settings are tried: fewer, down to the grid, where an epoch is much of a training."""
+    passes = 2 if method.match else 1
+    n = method.n_trials
+    while n > len(GRID) and _others(n, unit) + unit > BUDGET * unit / passes:
+        n -= 1
+    return n
+
+
+def _epochs(method: Steady, unit: int) -> int:
+    """Return the epochs of the network that is kept: what the budget leaves after the other trials."""
+    passes = 2 if method.match else 1
+    if method.strength is not None or method.length is not None:
+        return max(1, round((2.8 if method.length is None else method.length) * unit))
+    left = round(BUDGET * unit / passes) - _others(_trials(method, unit), unit)
+    return max(_stops(unit)[-1], left)
 
 
 def _is_taught(setting: Setting, method: Steady) -> bool:
@@ -145,7 +179,7 @@ def _search(
     )
     names = [v.name for v in open_to_search]
     run.points = [{**_CENTRE, "strength": strength} for strength in GRID]
-    stops = sorted({max(1, round(share * unit)) for share in ROUNDS})
+    stops = _stops(unit)
     alive = run.advance(range(len(GRID)), stops[0])
     best = run.best_clean(alive)
     seen = [
@@ -156,7 +190,8 @@ def _search(
         )
         for t in alive
     ]
-    found = bo.suggest(problem, seen, q=method.n_trials - len(GRID), seed=setting.recipe.seed)
+    n_more = _trials(method, unit) - len(GRID)
+    found = bo.suggest(problem, seen, q=n_more, seed=setting.recipe.seed) if n_more else []
     run.points += [{**_CENTRE, **{n: float(s.point[n]) for n in names}} for s in found]
     alive += run.advance(range(len(GRID), len(run.points)), stops[0])
     trials = list(alive)
