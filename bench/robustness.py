@@ -202,10 +202,10 @@ def quick(data: Path | None) -> dict[str, Study]:
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
             limit=500,
-            test_limit=100,
+            test_limit=80,
             epochs=4,
             seeds=1,
-            n_devices=5,
+            n_devices=3,
         ),
     )
     return {study.name: study for study in studies}

@@ -10,6 +10,8 @@ from ohmloop.errors import ConversionError
 from ohmloop.nn import (
     Deployment,
     analogize,
+    check_deployment,
+    digitize,
     draw_fleet,
     evaluate_fleet,
     evaluate_fleets,
@@ -17,7 +19,8 @@ from ohmloop.nn import (
     score,
 )
 from ohmloop.nn._batched import FleetRunner
-from ohmloop.nn._deploy import RIDGE, moments, readout
+from ohmloop.nn._deploy import MAX_READOUT, RIDGE, moments, readout, sites
+from ohmloop.nn._draw import bytes_per_device
 from ohmloop.tasks import Accuracy, RSquared
 
 SIGMA = 0.5
@@ -270,3 +273,129 @@ def test_what_cannot_be_done_is_said() -> None:
 def test_text_of_a_deployment_reads_back(text: str) -> None:
     assert str(Deployment.parse(text)) == text
     assert Deployment.parse(str(Deployment.parse(text))) == Deployment.parse(text)
+
+
+class Words(nn.Module):
+    """Logits at every position of a text, as language models give them."""
+
+    def __init__(self, *, tied: bool = False) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            self.table = nn.Embedding(7, 6)
+            self.middle = nn.Linear(6, 6)
+            self.norm = nn.LayerNorm(6)
+            self.head = nn.Linear(6, 7, bias=False)
+        if tied:
+            self.head.weight = self.table.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.middle(self.table(x)).tanh()))
+
+
+def texts(n: int = 40) -> torch.Tensor:
+    return torch.randint(0, 7, (n, 5), generator=torch.Generator().manual_seed(2))
+
+
+def test_readout_takes_positions_of_texts_as_samples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    out = torch.randn(2, 9, 4, 3, generator=generator, dtype=torch.float64)
+    target = torch.randn(9, 4, 3, generator=generator, dtype=torch.float64)
+    by_text = readout(out, target)
+    by_position = readout(out.reshape(2, 36, 3), target.reshape(36, 3))
+    assert all(torch.equal(a, b) for a, b in zip(by_text, by_position, strict=True))
+
+    model = analogize(Words().eval(), Hardware(device="lognormal:0.4"))
+    x = texts()
+    common = {
+        "n_devices": 3,
+        "deployment": Deployment.parse("readout:samples=40"),
+        "unlabelled": x,
+    }
+    target = model(x).detach()
+
+    def error(m: nn.Module) -> float:
+        return float((m(x) - target).square().mean())
+
+    alone = evaluate_measure(
+        model, error, [Hardware(device="lognormal:0.4")], name="error", n_devices=3
+    )[0]
+    helped = evaluate_measure(
+        model, error, [Hardware(device="lognormal:0.4")], name="error", **common
+    )[0]
+    assert helped.mean < alone.mean
+    spread = float((target - target.mean(0)).square().mean())
+    together = evaluate_fleet(model, (x, target), metric=RSquared(), **common)
+    assert 1 - helped.scores / spread == pytest.approx(together.scores, abs=1e-4)
+
+
+def test_readout_of_too_many_outputs_is_refused() -> None:
+    model = analogize(nn.Linear(2, MAX_READOUT + 1).eval(), Hardware(device="lognormal:0.4"))
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    deployment = Deployment.parse("readout:samples=4")
+    with pytest.raises(ConversionError, match=r"readout.*Use the deployment .channel."):
+        check_deployment(model, deployment, frozenset({"weight", "bias"}), x)
+    with pytest.raises(ConversionError, match="Use the deployment"):
+        evaluate_fleet(
+            model, (x, x[:, 0].long()), n_devices=2, deployment=deployment, unlabelled=x
+        )
+
+
+def test_a_head_tied_to_an_embedding_is_corrected() -> None:
+    model = analogize(Words(tied=True).eval(), Hardware(device="lognormal:0.4"))
+    names = frozenset(draw_fleet(model, [0], 0))
+    assert "head.weight" not in names
+    assert list(sites(model, "channel", names)) == ["middle", "head"]
+    stacked = draw_fleet(model, range(2), seed=1)
+    x = texts(64)
+    with torch.no_grad():
+        run = FleetRunner(model, names, Deployment(calibration="channel"))
+        mean, _ = moments(run(stacked, x, run.calibrate(stacked, x)), -1)
+        wanted, _ = moments(model(x).unsqueeze(0), -1)
+    assert torch.allclose(mean, wanted.expand_as(mean), atol=1e-4)
+
+
+def test_adapters_leave_no_gradients_in_the_model() -> None:
+    model = network("bn")
+    evaluate_fleet(
+        model,
+        labelled(model),
+        n_devices=2,
+        deployment=Deployment.parse("none:adapter_rank=1,adapter_steps=2"),
+        unlabelled=inputs(),
+    )
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("text", ["none", "channel"])
+def test_forward_of_an_instance_is_respected_and_kept(text: str) -> None:
+    model, plain = network(), network()
+    inner = model[0].forward
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        return 2 * inner(x)
+
+    model[0].forward = doubled
+    plain.insert(1, Double())
+    split = labelled(plain)
+    args = {"n_devices": 3, "deployment": Deployment.parse(text), "unlabelled": inputs()}
+    found = evaluate_fleet(model, split, **args)
+    assert model[0].__dict__["forward"] is doubled
+    assert found.digital == 1
+    if text == "none":
+        analogize(digitize(plain), Hardware(device=f"lognormal:{SIGMA}"))
+        assert np.array_equal(found.scores, evaluate_fleet(plain, split, **args).scores)
+
+
+class Double(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+def test_memory_of_several_arrays_is_counted() -> None:
+    model = network()
+    one, many = bytes_per_device(model), bytes_per_device(model, 8)
+    scalars = sum(p.numel() for p in model.parameters())
+    # Noise and factors in single precision for each array, the weights once.
+    assert one == scalars * (2 * 4 + 4)
+    assert many == scalars * (8 * 2 * 4 + 4)

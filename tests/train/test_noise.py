@@ -181,3 +181,10 @@ def test_clipping_cuts_at_deviations() -> None:
     bound = 2.0 * float(model[0].weight.detach().std())
     clip_weights(model, 2.0)
     assert float(model[0].weight.detach().abs().max()) == pytest.approx(bound)
+
+
+def test_converters_leave_numbers_of_tokens() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3))
+    analogize(model, Hardware(device="lognormal:0.1"), where="all")
+    with Converters(bits=8).active(model):
+        assert model(torch.tensor([[1, 2, 4]])).shape == (1, 3, 3)

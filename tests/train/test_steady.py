@@ -6,10 +6,19 @@ import pytest
 import torch
 
 from ohmloop.crossbar import Hardware
+from ohmloop.errors import ConversionError
 from ohmloop.nn import Deployment, evaluate_fleet
 from ohmloop.progress import ProgressEvent
 from ohmloop.tasks import task
-from ohmloop.train import fit, load_run, rank_correlation, unlabelled_inputs
+from ohmloop.train import (
+    Noise,
+    Trial,
+    compare,
+    fit,
+    load_run,
+    rank_correlation,
+    unlabelled_inputs,
+)
 from ohmloop.train._steady import GRID
 
 SMALL = {"epochs": 10, "limit": 200, "hardware": Hardware(device="lognormal:0.6")}
@@ -100,3 +109,52 @@ def test_readout_on_each_device_recovers_what_drift_takes() -> None:
         for text in ("none", "readout")
     )
     assert helped.mean > plain.mean + 0.05
+
+
+def test_a_short_length_ends_the_search_early_and_costs_what_was_trained() -> None:
+    result = fit(task("digits"), METHOD + ",length=0.2", **SMALL)
+    assert {t.epochs for t in result.trials} == {1, 2}
+    assert len(result.history) == 2
+    # 5 forks of one epoch, 2 of them for one more; the winner is one of these.
+    assert result.cost == pytest.approx(0.7)
+
+
+def test_diverged_and_equal_objectives_have_no_rank_correlation() -> None:
+    def trials(early: list[float], late: list[float]) -> list[Trial]:
+        return [
+            Trial(Noise(), value, epochs, number)
+            for epochs, values in ((1, early), (2, late))
+            for number, value in enumerate(values)
+        ]
+
+    nan = float("nan")
+    assert rank_correlation(trials([0.1, 0.2, nan], [0.1, 0.2, 0.3])) == {}
+    assert rank_correlation(trials([0.5, 0.5, 0.5], [0.1, 0.2, 0.3])) == {}
+    found = rank_correlation(trials([0.1, 0.2, 0.4, nan], [0.1, 0.2, 0.3, 0.9]))
+    assert found == {"1 to 2 epochs": (pytest.approx(1), 3)}
+
+
+def test_too_few_inputs_are_said_before_training() -> None:
+    events: list[ProgressEvent] = []
+    with pytest.raises(ConversionError, match=r'64 unlabelled.*deployment "readout:samples=\d+"'):
+        fit(task("iris"), "steady", epochs=2, limit=50, progress=events.append)
+    with pytest.raises(ConversionError, match="has none"):
+        fit(task("digits"), "steady", deployment="batch-norm", progress=events.append, limit=200)
+    with pytest.raises(ConversionError, match="has none"):
+        compare(
+            "digits",
+            ["erm"],
+            [Hardware(device="lognormal:0.5")],
+            deployments=["none", "batch-norm"],
+            limit=200,
+            epochs=1,
+            progress=events.append,
+        )
+    assert events == []
+
+
+def test_more_inputs_than_usual_are_found_where_there_are_some() -> None:
+    train, _ = task("digits").development(0)
+    usual, more = unlabelled_inputs(train, 0), unlabelled_inputs(train, 0, 1100)
+    assert (len(usual), len(more)) == (1024, 1100)
+    assert torch.equal(usual, more[:1024])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,7 +63,6 @@ def train(
     json_: Json = False,
 ) -> None:
     """Train a network by a method, for a device."""
-    from ohmloop.crossbar import Hardware
     from ohmloop.tasks import task as load
     from ohmloop.train import fit
 
@@ -73,7 +72,7 @@ def train(
             found,
             method,
             model=model,
-            hardware=Hardware.model_validate({"device": device}),
+            hardware=_hardwares([device], "median-1"),
             deployment=deployment,
             epochs=epochs,
             seed=seed,
@@ -129,13 +128,12 @@ def evaluate(
             progress=progress,
         )
     if json_:
-        import json
-
-        typer.echo(json.dumps([fleet.to_dict() for fleet in fleets]))
+        typer.echo(_json([fleet.to_dict() for fleet in fleets]))
         return
     first = fleets[0]
+    over = "" if by_doing else f"{first.n_samples} test samples, "
     typer.echo(
-        f"{found.task.name}, {first.metric}, {first.n_samples} test samples, {devices} virtual devices each, "
+        f"{found.task.name}, {first.metric}, {over}{devices} virtual devices each, "
         f"simulated; deployment {first.deployment}"
     )
     typer.echo(f"digital {first.digital:.3f}")
@@ -170,7 +168,8 @@ def compare(
     """Compare methods: same network, budget, seeds and devices; accuracy at each noise level."""
     from ohmloop.train import compare as run
 
-    names = methods.split() if " " in methods.strip() or ":" in methods else methods.split(",")
+    blanks = " " in methods.strip() or ":" in methods
+    names = [name.strip(",") for name in (methods.split() if blanks else methods.split(","))]
     labels = list(device or []) or [f"lognormal:{s:g}" for s in number_list(sigma, "--sigma")]
     hardwares = _hardwares(labels, "median-1")
     with bars() as progress:
@@ -191,16 +190,15 @@ def compare(
             progress=progress,
         )
     if json_:
-        import json
-
         typer.echo(
-            json.dumps(
+            _json(
                 [
                     {
                         "method": r.method,
                         "deployment": r.deployment,
                         "needs": r.needs,
                         "metric": r.metric,
+                        "is_higher_better": r.is_higher_better,
                         "cost": r.cost,
                         "clean": r.clean.tolist(),
                         "hardware": labels,
@@ -216,17 +214,21 @@ def compare(
     many = len(deployment or []) > 1
     heads = [f"{r.method} / {r.deployment}" if many else r.method for r in rows]
     width = max(len(head) for head in heads)
-    percent = 100 if rows[0].metric.endswith("accuracy") else 1
+    share = rows[0].metric.endswith("accuracy")
+
+    def cell(value: float) -> str:
+        return f"{100 * value:5.1f}" if share else f"{value:5.3g}"
+
     typer.echo(
         f"{'method':<{width}}  cost  clean  " + "  ".join(f"{s:>5}" for s in short) + "    mean"
     )
     for head, r in zip(heads, rows, strict=True):
-        cells = "  ".join(f"{percent * a:5.1f}" for a in r.scores.mean(axis=(1, 2)))
+        cells = "  ".join(cell(a) for a in r.scores.mean(axis=(1, 2)))
         typer.echo(
-            f"{head:<{width}}  {r.cost:4.1f}  {percent * r.clean.mean():5.1f}  "
-            f"{cells}   {percent * r.scores.mean():5.1f}"
+            f"{head:<{width}}  {r.cost:4.1f}  {cell(r.clean.mean())}  "
+            f"{cells}   {cell(r.scores.mean())}"
         )
-    unit = " / %" if percent == 100 else ""
+    unit = " / %" if share else "" if rows[0].is_higher_better else " (lower is better)"
     typer.echo(
         f"test {rows[0].metric}{unit}, mean over {seeds} seed(s) x {devices} virtual devices, simulated",
         err=True,
@@ -252,5 +254,25 @@ def tasks(json_: Json = False) -> None:
 
 def _hardwares(names: list[str], convention: str) -> list[Hardware]:
     from ohmloop.crossbar import Hardware
+    from ohmloop.device import load_device
 
-    return [Hardware.model_validate({"device": name, "convention": convention}) for name in names]
+    # Loaded here, so that a wrong name is said in one line.
+    return [
+        Hardware.model_validate({"device": load_device(name), "convention": convention})
+        for name in names
+    ]
+
+
+def _json(value: object) -> str:
+    """Return JSON; numbers that it cannot hold (an endless perplexity) become null."""
+    import json
+    import math
+
+    def clean(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: clean(v) for key, v in part.items()}
+        if isinstance(part, list | tuple):
+            return [clean(v) for v in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(clean(value), allow_nan=False)

@@ -9,7 +9,13 @@ from ohmloop.nn._convert import (
     hardware_of,
     summary,
 )
-from ohmloop.nn._deploy import Deployment, has_batch_norm, matching, nominal_batch_norm
+from ohmloop.nn._deploy import (
+    Deployment,
+    check_deployment,
+    has_batch_norm,
+    matching,
+    nominal_batch_norm,
+)
 from ohmloop.nn._draw import device_seed, draw, draw_fleet
 from ohmloop.nn._fleet import (
     accuracy,
@@ -30,6 +36,7 @@ __all__ = [
     "accuracy",
     "analog_parameters",
     "analogize",
+    "check_deployment",
     "device_seed",
     "digitize",
     "draw",

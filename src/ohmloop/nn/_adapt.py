@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ohmloop.errors import ConversionError
 from ohmloop.nn._convert import ANALOG_TYPES
 
 Adapters = dict[str, tuple[Tensor, Tensor]]
@@ -16,6 +17,21 @@ Adapters = dict[str, tuple[Tensor, Tensor]]
 
 LEARNING_RATE = 1e-2
 _SEED = 7
+
+
+def analog_layers(model: nn.Module, names: frozenset[str]) -> dict[str, nn.Module]:
+    """Return the Linear and convolution modules whose weight is analog, tied ones included, by name.
+
+    Args:
+        model: The network.
+        names: Its analog parameters; a tied one stands there under its first name only.
+    """
+    held = {id(p) for name, p in model.named_parameters() if name in names}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, ANALOG_TYPES) and id(module.weight) in held
+    }
 
 
 def train_adapters(
@@ -44,12 +60,19 @@ def train_adapters(
         target = model(samples)
         scale = target.var().clamp_min(1e-12)
     adapters = _fresh(model, names, rank)
-    optimiser = torch.optim.Adam([p for pair in adapters.values() for p in pair], lr=LEARNING_RATE)
+    if not adapters:
+        raise ConversionError(
+            "adapters stand beside analog Linear layers and convolutions without groups, and the model has "
+            "none; set adapter_rank=0."
+        )
+    learned = [p for pair in adapters.values() for p in pair]
+    optimiser = torch.optim.Adam(learned, lr=LEARNING_RATE)
     with torch.enable_grad():
         for _ in range(steps):
             loss = (forward(samples, adapters) - target).square().mean() / scale
             optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            # The model's own digital parameters must not be left with gradients.
+            torch.autograd.backward(loss, inputs=learned)
             optimiser.step()
     return {name: (down.detach(), up.detach()) for name, (down, up) in adapters.items()}
 
@@ -57,11 +80,10 @@ def train_adapters(
 def _fresh(model: nn.Module, names: frozenset[str], rank: int) -> Adapters:
     generator = torch.Generator().manual_seed(_SEED)
     out: Adapters = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, ANALOG_TYPES) or f"{name}.weight".lstrip(".") not in names:
-            continue
+    for name, module in analog_layers(model, names).items():
         weight = module.weight
-        if not isinstance(module, nn.Linear) and module.groups > 1:
+        assert isinstance(weight, Tensor)
+        if isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups > 1:
             continue  # A depthwise kernel has rank one already: a gain by channel is its adapter.
         r = min(rank, weight.shape[0], weight[0].numel())
         down = torch.randn(r, *weight.shape[1:], generator=generator) / weight[0].numel() ** 0.5

@@ -34,6 +34,7 @@ from ohmloop.nn._deploy import (
     Statistics,
     affine,
     corrected,
+    put_back,
     readout,
     sites,
 )
@@ -145,7 +146,7 @@ class FleetRunner:
         if calibrated is None or calibrated.readout is None:
             return out
         matrix, centre, mean = calibrated.readout
-        return (out - centre) @ matrix + mean
+        return ((out.flatten(1, -2) - centre) @ matrix + mean).reshape(out.shape)
 
     def _forward(
         self, stacked: dict[str, Tensor], x: Tensor, calibrated: Calibrated | None
@@ -225,7 +226,7 @@ class FleetRunner:
         )
         try:
             got = self._run(few, sample)
-        except (RuntimeError, IndexError, TypeError, ValueError):
+        except (RuntimeError, IndexError, TypeError, ValueError, AssertionError):
             # The model looks at its batch in a way that a longer one breaks; vmap is general.
             return False
         if got.shape != expected.shape:
@@ -278,8 +279,10 @@ def _analog_layers(model: nn.Module, names: frozenset[str]) -> dict[str, nn.Modu
         for name, m in layers.items()
         for key, _ in m.named_parameters(recurse=False)
     }
-    # Tied or subclassed weights may be read by other code than the layer's own forward.
-    if not names <= covered or any(type(m) not in ANALOG_TYPES for m in layers.values()):
+    # Tied, subclassed or patched layers may be read by other code than the class's own forward.
+    if not names <= covered or any(
+        type(m) not in ANALOG_TYPES or "forward" in m.__dict__ for m in layers.values()
+    ):
         return None
     return {
         name: m
@@ -297,11 +300,10 @@ def _patched(
     places: dict[str, nn.Module],
     corrector: Corrector | None,
 ) -> Iterator[None]:
-    changed: list[nn.Module] = []
+    changed: list[tuple[nn.Module, object]] = []
 
     def patch(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
-        if "forward" not in module.__dict__:
-            changed.append(module)
+        changed.append((module, module.__dict__.get("forward")))
         module.__dict__["forward"] = forward
 
     try:
@@ -313,15 +315,15 @@ def _patched(
             make = _linear if isinstance(module, nn.Linear) else _conv
             patch(module, make(module, weight, bias, rows))
         for module in model.modules():
-            if type(module) is nn.MaxPool2d:
+            if type(module) is nn.MaxPool2d and "forward" not in module.__dict__:
                 patch(module, _max_pool(module))
         if corrector is not None:
             for name, module in places.items():
                 patch(module, _corrected(name, module, rows, corrector))
         yield
     finally:
-        for module in changed:
-            del module.__dict__["forward"]
+        for module, before in reversed(changed):
+            put_back(module, before)
 
 
 def _corrected(

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from ohmloop.errors import ConversionError
-from ohmloop.nn._convert import ANALOG_TYPES
+from ohmloop.nn._adapt import analog_layers
 
 Calibration = Literal["none", "batch-norm", "channel", "layer", "norm", "readout"]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -164,6 +164,7 @@ def sites(
         analog: Names of its analog parameters.
     """
     found = {}
+    layers = analog_layers(model, analog)
     for name, module in model.named_modules():
         if calibration == "batch-norm":
             fits = isinstance(module, BATCH_NORMS) and module.track_running_stats
@@ -173,10 +174,7 @@ def sites(
                 or "RMSNorm" in type(module).__name__
             )
         else:
-            fits = (
-                isinstance(module, ANALOG_TYPES)
-                and (f"{name}.weight" if name else "weight") in analog
-            )
+            fits = name in layers
         if fits:
             found[name] = module
     if not found:
@@ -218,6 +216,56 @@ RIDGE = 0.1
 """Weight of the pull towards the identity, over the mean eigenvalue of the outputs' covariance.
 
 Chosen on validation data of the digits MLP among .01, .03, .1, .3, 1 (bench/results/steady.md)."""
+MAX_READOUT = 8192
+"""Outputs that a readout may mix: its matrix, solved in double precision, takes 512 MiB there."""
+
+
+def check_deployment(
+    model: nn.Module, deployment: Deployment, analog: frozenset[str], inputs: Tensor
+) -> None:
+    """Raise ConversionError if devices of a network could not be deployed so.
+
+    Args:
+        model: The network.
+        deployment: What its devices are to get.
+        analog: Names of its analog parameters.
+        inputs: The unlabelled inputs ``k x ...`` that there are.
+    """
+    if not deployment.sees_inputs:
+        return
+    if len(inputs) < deployment.samples:
+        raise too_few_inputs(deployment, len(inputs))
+    if deployment.calibration == "none":
+        return
+    kind: Calibration = "channel" if deployment.calibration == "readout" else deployment.calibration
+    sites(model, kind, analog)
+    if deployment.calibration == "readout":
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            with torch.no_grad():
+                check_outputs(model(inputs[:1].to(next(model.parameters()).device)).shape[-1])
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def too_few_inputs(deployment: Deployment, found: int) -> ConversionError:
+    """Return the error of a deployment that needs more unlabelled inputs than there are."""
+    way = f"{deployment.calibration}:samples={found}" if found >= 2 else "none"
+    return ConversionError(
+        f'deployment "{deployment}" shows each device {deployment.samples} unlabelled inputs; received '
+        f'{found}. Give more (unlabelled=..., inputs of the training data), or the deployment "{way}".'
+    )
+
+
+def check_outputs(size: int) -> None:
+    """Raise ConversionError if a readout of so many outputs would be too large."""
+    if size > MAX_READOUT:
+        raise ConversionError(
+            f'"readout" mixes outputs by a matrix of {size} x {size}; at most {MAX_READOUT} outputs are '
+            'supported. Use the deployment "channel".'
+        )
 
 
 def readout(out: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,9 +275,14 @@ def readout(out: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Kennard 1970, with its prior mean at the identity).
 
     Args:
-        out: Outputs ``N x k x C`` of N devices on k samples.
-        target: The nominal network's ``k x C``.
+        out: Outputs ``N x k x ... x C`` of N devices on k samples; positions (of a text) count as samples.
+        target: The nominal network's ``k x ... x C``.
+
+    Raises:
+        ConversionError: If there are more than `MAX_READOUT` outputs.
     """
+    check_outputs(out.shape[-1])
+    out, target = out.flatten(1, -2), target.flatten(0, -2)
     centre, mean = out.mean(1, keepdim=True), target.mean(0)
     y, t = (out - centre).double(), (target - mean).double()
     gram = y.transpose(1, 2) @ y
@@ -277,7 +330,10 @@ class Corrector:
             self._own.values[key] = self._measure(key, module, out)
         elif key not in self._own.values:
             # A text grows during decoding; later calls are corrected as the last one that was measured.
-            key = max(k for k in self._own.values if k[0] == name)
+            measured = [k for k in self._own.values if k[0] == name]
+            if not measured:
+                return out  # The samples never went through this layer: nothing is known of it.
+            key = max(measured)
         gain, offset = self._own.values[key]
         return out * gain + offset
 
@@ -322,10 +378,11 @@ class Recorder:
 @contextmanager
 def corrected(places: Mapping[str, nn.Module], apply: Corrector | Recorder) -> Iterator[None]:
     """While active, one device's forward pass goes through ``apply`` at the given sites."""
-    changed: list[nn.Module] = []
+    changed: list[tuple[nn.Module, object]] = []
 
     def patch(name: str, module: nn.Module) -> None:
         original = module.forward
+        before = module.__dict__.get("forward")
 
         def forward(x: Tensor, *rest: object) -> Tensor:
             if isinstance(module, BATCH_NORMS):
@@ -334,15 +391,23 @@ def corrected(places: Mapping[str, nn.Module], apply: Corrector | Recorder) -> I
             return apply(name, module, out.unsqueeze(0)).squeeze(0)
 
         module.__dict__["forward"] = forward
-        changed.append(module)
+        changed.append((module, before))
 
     try:
         for name, module in places.items():
             patch(name, module)
         yield
     finally:
-        for module in changed:
-            module.__dict__.pop("forward", None)
+        for module, before in reversed(changed):
+            put_back(module, before)
+
+
+def put_back(module: nn.Module, before: object) -> None:
+    """Give a module the instance's own ``forward`` that it had, None for its class's."""
+    if before is None:
+        module.__dict__.pop("forward", None)
+    else:
+        module.__dict__["forward"] = before
 
 
 def affine(module: nn.Module, x: Tensor) -> Tensor:

@@ -119,11 +119,11 @@ def apply_noise(
     return out
 
 
-def bytes_per_device(model: nn.Module) -> int:
+def bytes_per_device(model: nn.Module, arrays: int = 1) -> int:
     """Return the memory that one drawn device takes: noise, factors and weights."""
     parameters = analog_parameters(model).values()
     wide = 8 if any(p.dtype == torch.float64 for p in parameters) else 4
-    return sum(p.numel() * (2 * wide + p.element_size()) for p in parameters)
+    return sum(p.numel() * (2 * wide * arrays + p.element_size()) for p in parameters)
 
 
 def chunk_of(total: int, per_item: int, budget: int) -> int:

@@ -15,7 +15,7 @@ from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
 from ohmloop.nn._batched import FleetRunner
 from ohmloop.nn._convert import analog_parameters, hardware_of
-from ohmloop.nn._deploy import Deployment, nominal_batch_norm
+from ohmloop.nn._deploy import Deployment, nominal_batch_norm, too_few_inputs
 from ohmloop.nn._draw import apply_noise, bytes_per_device, chunk_of, fleet_noise
 from ohmloop.nn._result import FleetResult
 from ohmloop.progress import Progress, ProgressEvent, silent
@@ -144,6 +144,7 @@ def evaluate_fleets(
             memory_budget,
             batch_size,
             0 if samples is None else len(samples),
+            deployment.arrays,
         )
         done, total = 0, len(hardwares) * n_devices
         for start in range(0, n_devices, chunk):
@@ -210,6 +211,8 @@ def evaluate_measure(
         progress: Told after each device.
     """
     hardware_of(model)
+    if n_devices < 1:
+        raise ConversionError(f"a fleet needs at least one device; received {n_devices}.")
     deployment = deployment or Deployment()
     samples = _samples(deployment, unlabelled, next(model.parameters()).device)
     scores = np.zeros((len(hardwares), n_devices))
@@ -255,10 +258,7 @@ def _samples(
         return None
     found = 0 if unlabelled is None else len(unlabelled)
     if unlabelled is None or found < deployment.samples:
-        raise ConversionError(
-            f'deployment "{deployment}" shows each device {deployment.samples} unlabelled inputs; received '
-            f"{found}. Give unlabelled=... (inputs of the training data), or a smaller samples=."
-        )
+        raise too_few_inputs(deployment, found)
     return unlabelled[: deployment.samples].to(place)
 
 
@@ -288,10 +288,11 @@ def _chunks(
     memory_budget: int,
     batch_size: int | None,
     n_samples: int,
+    arrays: int,
 ) -> tuple[int, int]:
     """Return how many devices, and how many inputs, go through the model at once."""
     per_input = _bytes_per_input(model, x[:1].to(place))
-    weights = bytes_per_device(model)
+    weights = bytes_per_device(model, arrays)
     near = CACHE if place.type == "cpu" else memory_budget
     # A third of the room for weights; the rest for activations, with no sliver of a batch.
     chunk = chunk_of(n_devices, weights, min(near, memory_budget) // 3)

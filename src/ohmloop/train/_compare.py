@@ -16,9 +16,17 @@ from numpy.typing import NDArray
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import TrainError
-from ohmloop.nn import Deployment, FleetResult, Where, evaluate_fleets
+from ohmloop.nn import (
+    Deployment,
+    FleetResult,
+    Where,
+    analog_parameters,
+    analogize,
+    check_deployment,
+    evaluate_fleets,
+)
 from ohmloop.progress import Progress, ProgressEvent, silent
-from ohmloop.tasks import Split
+from ohmloop.tasks import Split, Task
 from ohmloop.tasks import task as load_task
 from ohmloop.train._fit import fit
 from ohmloop.train._loop import Schedule
@@ -146,9 +154,13 @@ def compare(
     """
     if not methods or not hardwares or not seeds or n_devices < 1 or not deployments:
         raise TrainError("a comparison needs methods, hardwares, seeds, devices and a deployment.")
-    own_epochs = load_task(task, folder).entry.epochs  # Missing data is said before work starts.
+    found = load_task(
+        task, folder, standardise=standardise
+    )  # Missing data is said before work starts.
+    own_epochs = found.entry.epochs
     usual = own_epochs if epochs is None else epochs
     ways = tuple(Deployment.parse(d) if isinstance(d, str) else d for d in deployments)
+    _check_ways(found, model, where, hardwares[0], ways, seeds[0], limit)
     plan = []
     for entry in methods:
         method, own = entry if isinstance(entry, tuple) else (entry, usual)
@@ -202,6 +214,26 @@ def compare(
                 )
             )
     return out
+
+
+def _check_ways(
+    task: Task,
+    model: str | None,
+    where: Where,
+    hardware: Hardware,
+    ways: Sequence[Deployment],
+    seed: int,
+    limit: int | None,
+) -> None:
+    """Raise ConversionError before hours of training where the networks cannot be deployed so."""
+    if not any(way.sees_inputs for way in ways):
+        return
+    network = analogize(task.model(model, seed=seed), hardware, where=where)
+    names = frozenset(analog_parameters(network))
+    train, _ = task.development(seed, limit)
+    for way in ways:
+        inputs = unlabelled_inputs(train, seed, way.samples)
+        check_deployment(network, way, names, inputs)
 
 
 def _run_all(jobs: Sequence[_Job], workers: int, progress: Progress) -> list[_Done]:
@@ -272,7 +304,9 @@ def _work(job: _Job) -> _Done:
             seed=EVALUATION_SEED + job.seed,
             metric=task.metric,
             deployment=way,
-            unlabelled=unlabelled_inputs(train, job.seed) if way.sees_inputs else None,
+            unlabelled=(
+                unlabelled_inputs(train, job.seed, way.samples) if way.sees_inputs else None
+            ),
         )
         for way in job.deployments
     ]

@@ -44,7 +44,9 @@ def evaluate_run(
     task, data_seed, limit = run.task, run.config["seed"], run.config["limit"]
     unlabelled = None
     if deployed.sees_inputs:
-        unlabelled = unlabelled_inputs(task.development(data_seed, limit)[0], data_seed)
+        unlabelled = unlabelled_inputs(
+            task.development(data_seed, limit)[0], data_seed, deployed.samples
+        )
     if by_doing:
         measure = task.measure()
         if measure is None:

@@ -89,7 +89,7 @@ def fit(
             default log-normal noise of sigma 0.5.
         where: Which layers are analog, as in `ohmloop.nn.analogize`.
         deployment: What each device gets beside its weights, for objectives under drift; by default
-            nothing, and for `steady` the calibration "channel".
+            nothing, and for `steady` the calibration "readout".
         epochs: Of one training; the task's own by default, as are the next two.
         batch_size: Inputs a step.
         lr: Largest learning rate of Adam.
@@ -105,6 +105,7 @@ def fit(
         TrainError: If a setting is wrong, or the folder holds another run.
     """
     chosen = parse_method(method) if isinstance(method, str) else method
+    _check_device(device)
     recipe = _recipe(task, epochs, batch_size, lr, schedule, seed)
     hardwares = _hardwares(hardware)
     given = chosen.deployment if deployment is None else deployment
@@ -152,6 +153,14 @@ def fit(
     return result
 
 
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).partition("\n")[0]
+        raise TrainError(f"torch cannot compute on {device!r} here: {first}. Use cpu.") from error
+
+
 def _recipe(
     task: Task,
     epochs: int | None,
@@ -191,6 +200,7 @@ def _run(
     setting: Setting, method: Method, folder: Path | None
 ) -> tuple[Outcome, Noise, tuple[Trial, ...], float]:
     model = setting.fresh()
+    setting.check(model)
     depth = len(noisy_layers(model))
     if isinstance(method, AsItComes):
         return Outcome(model, [], float("nan")), Noise(), (), 0.0
@@ -222,7 +232,9 @@ def _write(folder: Path, result: RunResult) -> None:
             "method": str(result.method),
             "noise": result.noise.model_dump(mode="json"),
             "cost": result.cost,
-            "validation_score": result.validation_score,
+            "validation_score": (
+                result.validation_score if math.isfinite(result.validation_score) else None
+            ),
             "data_seen": list(result.data_seen),
             "trials": [
                 {

@@ -34,6 +34,10 @@ Schedule = Literal["cosine", "constant"]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
+class Diverged(TrainError):
+    """A training whose loss is no longer finite."""
+
+
 class Recipe(NamedTuple):
     """How every method trains: Adam, the same for all.
 
@@ -116,7 +120,7 @@ def train_once(
     for epoch in range(len(training.history), end):
         loss = training.epoch(epoch)
         if not math.isfinite(loss):
-            raise TrainError(
+            raise Diverged(
                 f"{label}: the loss is {loss} in epoch {epoch + 1}. Lower the learning rate "
                 f"(now {recipe.lr:g}) or the noise ({noise})."
             )

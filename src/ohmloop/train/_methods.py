@@ -338,9 +338,9 @@ class Steady(Method):
             task's network comes pretrained, so that the teacher costs nothing.
         match: Whether training corrects analog outputs by channel, as calibration does on a device: two
             passes a step.
-        length: Epochs of the network that is kept, over those of one plain training. None: what a budget of four
-            plain trainings leaves after the other trials of the search (2.8 of them, where a tenth of a training
-            is at least one epoch); 2.8 without a search.
+        length: Epochs of the network that is kept, over those of one plain training. None: what a budget of
+            four plain trainings leaves after the other trials of the search (2.8 of them, where a tenth of a
+            training is at least one epoch); 2.8 without a search.
         ramp: Share of the epochs over which the level grows from 0.
         clean_floor: Loss of digital validation score that a setting may have against the best of its round.
         n_trials: Trials of the search's first round.

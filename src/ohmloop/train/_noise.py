@@ -281,8 +281,8 @@ class Converters:
                 handle.remove()
 
     def _convert(self, key: str, x: Tensor) -> Tensor:
-        if not self.bits:
-            return x
+        if not self.bits or not x.is_floating_point():
+            return x  # Numbers of tokens are no voltages.
         if self.learning:
             seen = float(x.detach().abs().max())
             self.ranges[key] = max(self.ranges.get(key, 0.0), seen)

@@ -15,6 +15,7 @@ from ohmloop.errors import TrainError
 from ohmloop.nn import score
 from ohmloop.progress import ProgressEvent
 from ohmloop.train._folder import write_json
+from ohmloop.train._loop import Diverged
 from ohmloop.train._methods import BayesFT, BayesMulti, Method, WeightNoise
 from ohmloop.train._noise import Noise, dropout_masks, multinomial_masks
 from ohmloop.train._setting import Objective, Outcome, Setting, Trial, utility
@@ -36,24 +37,36 @@ def search(
     trials: list[Trial] = []
     points: list[list[float]] = []
     best: Outcome | None = None
+    kept = Noise()
+    diverged: Diverged | None = None
     for k in range(plan.n_trials):
         place = None if folder is None else folder / "trials" / f"{k:02d}"
         point, noise = plan.propose(points, [trial.objective for trial in trials])
         label = f"{method.name} {k + 1}/{plan.n_trials}"
-        outcome = setting.train(setting.fresh(), noise, place, label, plan.objective)
+        try:
+            outcome = setting.train(setting.fresh(), noise, place, label, plan.objective)
+        except Diverged as error:
+            objective, diverged = float("nan"), error  # A result, and a bad one.
+        else:
+            objective = outcome.objective
+            if not math.isnan(objective) and (best is None or objective > best.objective):
+                best, kept = outcome, noise
         if place is not None:
             write_json(
                 place / "trial.json",
-                {"noise": noise.model_dump(mode="json"), "objective": outcome.objective},
+                {
+                    "noise": noise.model_dump(mode="json"),
+                    "objective": objective if math.isfinite(objective) else None,
+                },
             )
         points.append(point)
-        trials.append(Trial(noise, outcome.objective, setting.recipe.epochs, k))
-        if best is None or outcome.objective > max(t.objective for t in trials[:-1]):
-            best = outcome
+        trials.append(Trial(noise, objective, setting.recipe.epochs, k))
         setting.progress(ProgressEvent(f"{method.name} trials", k + 1, plan.n_trials))
-    assert best is not None
-    index = int(np.nanargmax([trial.objective for trial in trials]))
-    return best, trials[index].noise, tuple(trials)
+    if best is None:
+        raise diverged or TrainError(
+            f"{method.name}: no trial has a score; the outputs are not finite."
+        )
+    return best, kept, tuple(trials)
 
 
 def _drift(setting: Setting, n_draws: int) -> Objective:

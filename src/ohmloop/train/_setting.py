@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
-from ohmloop.nn import Deployment, FleetResult, Where, analogize, evaluate_fleets
+from ohmloop.nn import (
+    Deployment,
+    FleetResult,
+    Where,
+    analog_parameters,
+    analogize,
+    check_deployment,
+    evaluate_fleets,
+)
 from ohmloop.progress import Progress
 from ohmloop.tasks import Metric, Split, Task
 from ohmloop.train._loop import Lesson, Recipe, train_once
@@ -73,12 +81,17 @@ class Setting(NamedTuple):
     @property
     def unlabelled(self) -> Tensor:
         """Training inputs ``k x ...`` that devices may be shown."""
-        return unlabelled_inputs(self.lesson.train, self.recipe.seed)
+        return unlabelled_inputs(self.lesson.train, self.recipe.seed, self.deployment.samples)
 
     def fresh(self) -> nn.Module:
         """Return the network as every training starts with it, on its hardware."""
         model = self.task.model(self.model, seed=self.recipe.seed).to(self.device)
         return analogize(model, self.hardwares[0], where=self.where)
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ConversionError if devices of ``model`` cannot be deployed as asked."""
+        names = frozenset(analog_parameters(model))
+        check_deployment(model, self.deployment, names, self.unlabelled)
 
     @property
     def sigma(self) -> float:
@@ -136,7 +149,13 @@ def random_subset(n: int, most: int, seed: int) -> Tensor:
     return order[:most].sort().values
 
 
-def unlabelled_inputs(train: Split, seed: int) -> Tensor:
-    """Return training inputs in random order: what devices may be shown for calibration, ``k x ...``."""
+def unlabelled_inputs(train: Split, seed: int, least: int = 0) -> Tensor:
+    """Return training inputs in random order: what devices may be shown for calibration, ``k x ...``.
+
+    Args:
+        train: Training data.
+        seed: Of the order.
+        least: Return so many, if there are, where that is more than the usual 1,024.
+    """
     order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(seed + 3_000_017))
-    return train.x[order[:_UNLABELLED]]
+    return train.x[order[: max(_UNLABELLED, least)]]

@@ -25,10 +25,10 @@ import torch
 from torch import nn
 
 from ohmloop import bo
-from ohmloop.errors import TrainError
 from ohmloop.nn import has_batch_norm, nominal_batch_norm, score
 from ohmloop.progress import ProgressEvent, silent
 from ohmloop.train._folder import write_json
+from ohmloop.train._loop import Diverged
 from ohmloop.train._methods import Steady
 from ohmloop.train._noise import Noise
 from ohmloop.train._setting import Outcome, Setting, Trial, utility
@@ -179,7 +179,9 @@ def _search(
     )
     names = [v.name for v in open_to_search]
     run.points = [{**_CENTRE, "strength": strength} for strength in GRID]
-    stops = _stops(unit)
+    # A length below the last round's ends the search early.
+    end = setting.recipe.epochs
+    stops = sorted({min(stop, end) for stop in _stops(unit)})
     alive = run.advance(range(len(GRID)), stops[0])
     best = run.best_clean(alive)
     seen = [
@@ -204,14 +206,15 @@ def _search(
     winner = run.ranked(alive)[0]
     place = _place(folder, winner.number)
     outcome = setting.train(_fork(setting, start), winner.noise, place, method.name)
-    cost += (setting.recipe.epochs - stops[-1]) / unit * winner.noise.passes
+    cost += (end - stops[-1]) / unit * winner.noise.passes
     return outcome, winner.noise, tuple(trials), cost
 
 
 def rank_correlation(trials: Sequence[Trial]) -> dict[str, tuple[float, int]]:
     """Return how well earlier rounds rank later ones: "6 to 12 epochs" -> (Spearman, settings in both).
 
-    Rounds that share fewer than three settings say nothing and are left out.
+    Rounds that share fewer than three settings with a finite objective, or whose objectives are all equal, say
+    nothing and are left out.
     """
     from scipy.stats import spearmanr
 
@@ -219,10 +222,12 @@ def rank_correlation(trials: Sequence[Trial]) -> dict[str, tuple[float, int]]:
     out: dict[str, tuple[float, int]] = {}
     for k, early in enumerate(stops):
         for late in stops[k + 1 :]:
-            a = {t.number: t.objective for t in trials if t.epochs == early}
-            b = {t.number: t.objective for t in trials if t.epochs == late}
+            known = [t for t in trials if math.isfinite(t.objective)]
+            a = {t.number: t.objective for t in known if t.epochs == early}
+            b = {t.number: t.objective for t in known if t.epochs == late}
             both = sorted(a.keys() & b.keys())
-            if len(both) >= 3:
+            # Ranks of equal values have no correlation.
+            if len(both) >= 3 and all(len({c[n] for n in both}) > 1 for c in (a, b)):
                 rho = float(spearmanr([a[n] for n in both], [b[n] for n in both]).statistic)
                 out[f"{early} to {late} epochs"] = (rho, len(both))
     return out
@@ -318,13 +323,17 @@ def _one(
         model = setting.train(
             _fork(setting, start), noise, place, f"steady {number}", until=stop
         ).model
-    except TrainError:
+    except Diverged:
         objective = clean = float("nan")  # Diverged: a result, and a bad one.
     else:
         fleets = setting.devices(model, method.n_draws)
         objective = float(
             np.mean([(utility(f.mean, metric) + utility(f.worst, metric)) / 2 for f in fleets])
         )
+        if not math.isfinite(
+            objective
+        ):  # An endless perplexity; the file of a round holds no infinity.
+            objective = float("nan")
         clean = _clean(setting, model)
     place.mkdir(parents=True, exist_ok=True)
     write_json(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -79,7 +81,7 @@ def _frames(place: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     if archive.is_file():
         try:
             return _decode(_from_archive(archive), archive)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise TaskError(
                 f"{archive} cannot be unpacked: {error}. Get it again, or unpack it yourself."
             ) from error
@@ -137,16 +139,24 @@ def _catalogued(tub: _Tub, manifest: str, where: Path) -> Iterator[_Record]:
     top = PurePosixPath(manifest).parent
     lines = tub.read(manifest).splitlines()
     about = _json(lines[-1] if lines else b"", manifest, where)
-    deleted = set(about.get("deleted_indexes", ()))
-    for catalog in about.get("paths", ()):
-        name = str(top / catalog)
+    try:
+        deleted = {int(k) for k in about.get("deleted_indexes") or ()}
+        catalogs = [(str(name), str(top / name)) for name in about.get("paths") or ()]
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"{where}: the last line of {manifest} is damaged: {error}.") from error
+    for catalog, name in catalogs:
         if name not in tub.names:
             raise TaskError(f"{where}: {manifest} names {catalog}, which is not there.")
         for line in tub.read(name).splitlines():
             if not line.strip():
                 continue
             row = _json(line, name, where)
-            index = int(row.get("_index", -1))
+            try:
+                index = int(row.get("_index", -1))
+            except (TypeError, ValueError) as error:
+                raise TaskError(
+                    f"{where}: {name} holds a record whose _index is no number: {error}."
+                ) from error
             if index not in deleted:
                 yield from _record(row, index, top / "images")
 
@@ -155,12 +165,15 @@ def _record(row: Mapping[str, Any], index: int, images: PurePosixPath) -> Iterat
     if row.get("user/mode", "user") != "user":
         return
     try:
-        yield _Record(index, str(images / row["cam/image_array"]), float(row["user/angle"]))
+        record = _Record(index, str(images / row["cam/image_array"]), float(row["user/angle"]))
+        if not math.isfinite(record.angle):
+            raise ValueError(f"the angle is {record.angle}")
     except (KeyError, TypeError, ValueError) as error:
         raise TaskError(
             f"frame {index} has no cam/image_array and user/angle that can be used: {error}. "
             "Take that record out of the tub."
         ) from error
+    yield record
 
 
 def _json(text: bytes, name: str, where: Path) -> dict[str, Any]:
@@ -175,13 +188,13 @@ def _json(text: bytes, name: str, where: Path) -> dict[str, Any]:
 
 def _image(tub: _Tub, name: str, where: Path) -> NDArray[np.uint8]:
     """Return one image ``3 x 60 x 80``."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(tub.read(name))) as image:
             track = (0, round(SKY * image.height), image.width, image.height)
             small = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BOX, box=track)
-    except (KeyError, OSError, UnidentifiedImageError) as error:
+    except (KeyError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{where}: the image {name} cannot be read: {error}.") from error
     return np.asarray(small, dtype=np.uint8).transpose(2, 0, 1)
 
@@ -231,7 +244,7 @@ def _augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 _BY_HAND = (
-    "place a donkeycar tub (its folder, or tub.tar.gz as in the test folder of "
+    "place a donkeycar tub (its folder, named tub, or tub.tar.gz as in the test folder of "
     "https://github.com/autorope/donkeycar) in a folder and name it: --data FOLDER."
 )
 

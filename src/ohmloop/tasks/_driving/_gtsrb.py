@@ -7,7 +7,6 @@ apart. The official test set has no tracks: its frames come from other signs.
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from ohmloop.errors import TaskError
 from ohmloop.tasks._entry import Data, Entry, Source
-from ohmloop.tasks._fetch import DataSet
+from ohmloop.tasks._fetch import NPZ_ERRORS, DataSet
 from ohmloop.tasks._images._augment import shift_and_relight
 
 N_CLASSES = 43
@@ -60,7 +59,7 @@ def _packed(path: Path) -> Data:
         with np.load(path, allow_pickle=False) as content:
             x, y = content["images"], content["labels"]
             tracks = content["tracks"] if is_train else None
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except NPZ_ERRORS as error:
         wanted = "images, labels" + (", tracks" if is_train else "")
         raise TaskError(f"{path} should hold the arrays {wanted}: {error}.") from error
     if x.dtype != np.uint8 or x.shape[1:] != (SIDE, SIDE, 3):
@@ -103,7 +102,7 @@ def _training_frames(root: Path) -> Iterator[_Frame]:
     for table in tables:
         for name, label in _rows(table):
             head = name.split("_")[0]
-            if not head.isdigit():
+            if not head.isdecimal():
                 raise TaskError(f"{table}: {name!r} should be named TRACK_FRAME.ppm.")
             yield _Frame(table.parent / name, label, label * TRACKS + int(head))
 
@@ -112,7 +111,9 @@ def _test_frames(root: Path) -> Iterator[_Frame]:
     images = _first(root, "Final_Test/Images")
     # The solution comes in an archive of its own, and people unpack it in different places.
     name = "GT-final_test.csv"
-    table = _first(root, name, f"Final_Test/{name}", f"Final_Test/Images/{name}")
+    # The archives bring a folder GTSRB, but the solution's has none: it lies beside that folder then.
+    beside = (f"../{name}",) if root.name == "GTSRB" else ()
+    table = _first(root, name, f"Final_Test/{name}", f"Final_Test/Images/{name}", *beside)
     for file, label in _rows(table):
         yield _Frame(images / file, label, None)
 
@@ -132,7 +133,7 @@ def _rows(table: Path) -> Iterator[tuple[str, int]]:
         raise TaskError(f"{table} cannot be read: {error}.") from error
     for row in csv.DictReader(lines, delimiter=";"):
         name, label = row.get("Filename"), row.get("ClassId")
-        if not name or label is None or not label.isdigit():
+        if not name or label is None or not label.isdecimal():
             raise TaskError(
                 f"{table}: expected the columns Filename and ClassId (a number), separated by "
                 f"semicolons; received {dict(row)}."
@@ -157,7 +158,7 @@ def _read(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as picture:
             resized = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    except (OSError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{path} cannot be read: {error}. Get the data set again.") from error
     return np.asarray(resized, np.uint8)
 

@@ -17,7 +17,7 @@ from ohmloop.errors import TaskError
 from ohmloop.tasks._driving._highway_env import N_INPUTS, VERSIONS, Highway, plan
 from ohmloop.tasks._driving._report import DriveReport, drive_routes
 from ohmloop.tasks._entry import Data, Entry, Measure, Source
-from ohmloop.tasks._fetch import DataSet
+from ohmloop.tasks._fetch import NPZ_ERRORS, DataSet
 
 ROUTE = 820.0
 """Metres within 40 s, 20.5 m/s: who always drives at the lowest speed, 20 m/s, is late."""
@@ -48,7 +48,9 @@ def _load(folder: Path | None) -> Source:
     try:
         with np.load(path) as file:
             x, y, seed = file["x"], file["y"], file["seed"]
-    except (KeyError, OSError, ValueError) as error:
+        if x.shape != (len(y), N_INPUTS) or y.ndim != 1 or seed.shape != (len(y),):
+            raise ValueError(f"arrays of {x.shape}, {y.shape} and {seed.shape}")
+    except NPZ_ERRORS as error:
         raise TaskError(
             f"{path} is damaged: {error}. Record it anew: delete it, then\n    ohmloop fetch highway"
         ) from error
@@ -95,8 +97,9 @@ DATA = {
         files=(RECORDS,),
         packages=(),
         by_hand=(
-            'it records a planner in highway-env: pip install -c constraints.txt "ohmloop[driving]" '
-            f"(or {VERSIONS}) first."
+            f"place {RECORDS}, fetched elsewhere, in a folder and name it: --data FOLDER. Fetching drives a "
+            'planner in highway-env, which needs: pip install -c constraints.txt "ohmloop[driving]" '
+            f"(or pip install {VERSIONS})."
         ),
         setup=record,
         made=(RECORDS,),

@@ -19,7 +19,7 @@ from ohmloop.errors import TaskError
 from ohmloop.tasks._driving._metadrive_env import BY_HAND, MetaDrive, make_environment
 from ohmloop.tasks._driving._report import DriveReport, drive_routes
 from ohmloop.tasks._entry import Data, Entry, Measure, Source
-from ohmloop.tasks._fetch import DataSet, Member, Package, need_file
+from ohmloop.tasks._fetch import NPZ_ERRORS, DataSet, Member, Package, need_file
 from ohmloop.tasks._metric import RSquared
 
 N_INPUTS, N_ACTIONS = 275, 2
@@ -76,7 +76,7 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
                 kept = N_ACTIONS if layer == "fc_out" else len(bias)
                 state[f"{2 * k}.weight"] = torch.from_numpy(kernel[:, :kept].T.copy())
                 state[f"{2 * k}.bias"] = torch.from_numpy(bias[:kept].copy())
-    except (KeyError, OSError, ValueError) as error:
+    except NPZ_ERRORS as error:
         raise TaskError(f"{path} is not MetaDrive's expert: {error}. {BY_HAND}") from error
     return state
 
@@ -90,7 +90,9 @@ def _load(folder: Path | None) -> Source:
     try:
         with np.load(path) as file:
             x, y, seed = file["x"], file["y"], file["seed"]
-    except (KeyError, OSError, ValueError) as error:
+        if x.shape != (len(y), N_INPUTS) or y.shape[1:] != (N_ACTIONS,) or seed.shape != (len(y),):
+            raise ValueError(f"arrays of {x.shape}, {y.shape} and {seed.shape}")
+    except NPZ_ERRORS as error:
         raise TaskError(f"{path} is damaged: {error}. Delete it; it is recorded anew.") from error
     test = np.isin(seed, TEST_ROUTES)
     return Source(Data(x[~test], y[~test], seed[~test]), Data(x[test], y[test], seed[test]))

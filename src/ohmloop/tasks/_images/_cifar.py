@@ -9,7 +9,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ def _strip(path: Path) -> Pixels:
                     "expected RGB, 1,024 pixels wide, one image a row. Get the data set again."
                 )
             rows = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{path} cannot be read: {error}. {_GET_AGAIN}") from error
     return np.ascontiguousarray(rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
 
@@ -98,18 +98,46 @@ def _from_pickles(folder: Path) -> Source:
     )
 
 
+class _Bytes:
+    """Stands for numpy's array while a pickle is read: takes its state, and only bytes as content."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value: Pixels = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, is_fortran, content = state
+        # Python 3 reads the byte strings of Python 2 as text.
+        raw = content.encode("latin1") if isinstance(content, str) else content
+        if not isinstance(kind, _Kind) or kind.name not in ("u1", "|u1"):
+            raise pickle.UnpicklingError("it holds an array of other than unsigned bytes")
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        self.value = np.frombuffer(raw, np.uint8).reshape(shape, order=order)
+
+
+class _Kind:
+    """Stands for numpy's type of numbers."""
+
+    def __init__(self, name: Any = "", *_: Any) -> None:
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        """Pass over byte order and sizes: bytes have one."""
+
+
 class _DataOnly(pickle.Unpickler):
-    """Builds plain values and numpy arrays, and nothing else that a pickle may ask for."""
+    """Builds plain values and arrays of bytes, and nothing else that a pickle may ask for.
+
+    Not even numpy's own classes: an array of objects over given bytes follows those bytes as addresses.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         # The function that numpy pickles arrays by; the files name it as numpy 1 did.
         arrays: dict[tuple[str, str], Any] = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
+            ("numpy", "ndarray"): _Bytes,
+            ("numpy", "dtype"): _Kind,
+            ("numpy.core.multiarray", "_reconstruct"): _Bytes,
+            ("numpy._core.multiarray", "_reconstruct"): _Bytes,
         }
-        rebuild = np.empty(0).__reduce__()[0]
-        for owner in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            arrays[owner, "_reconstruct"] = rebuild
         if (module, name) not in arrays:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file does")
         return arrays[module, name]
@@ -139,8 +167,9 @@ def _pickled(path: Path) -> tuple[Pixels, list[Any]]:
         if isinstance(content, dict)
         else {}
     )
-    x, y = named.get("data"), named.get("labels")
-    if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.shape[1:] != (_N,):
+    array, y = named.get("data"), named.get("labels")
+    x = array.value if isinstance(array, _Bytes) else np.empty(0, np.uint8)
+    if x.shape[1:] != (_N,):
         raise TaskError(f"{path} has no array 'data' of n x {_N} bytes. {_GET_AGAIN}")
     if not isinstance(y, list):
         raise TaskError(f"{path} has no list 'labels'. {_GET_AGAIN}")
@@ -170,7 +199,11 @@ def _records(path: Path) -> Pixels:
 
 
 def _checked(folder: Path, x: Pixels, labels: list[Any]) -> Data:
-    y = np.asarray(labels)
+    try:
+        y = np.asarray(labels)
+    # Lists in lists, of different lengths.
+    except ValueError:
+        y = np.empty(0)
     if y.dtype.kind not in "iu" or y.shape != (len(x),) or not set(y) <= set(range(10)):
         raise TaskError(
             f"{folder}: {len(x)} images and {len(labels)} labels do not belong together, or the labels "

@@ -79,7 +79,12 @@ def _survey(folder: Path | None) -> _Layout:
     if val is not None and val != held:
         development += _items(_known(val, names), names)
     _check_sizes(train, found, least=3 if held is None else 2)
-    return _Layout(names, development, None if held is None else _items(_known(held, names), names))
+    if held is None:
+        return _Layout(names, development, None)
+    items = _items(_known(held, names), names)
+    if not items:
+        raise TaskError(f"{held} holds no images; it should hold those to test on. Add some.")
+    return _Layout(names, development, items)
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:

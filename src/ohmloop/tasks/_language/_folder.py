@@ -5,7 +5,8 @@ The folder holds ``model/`` (config, weights, tokenizer and processor as the hub
 
     {"image": "images/1.png", "question": "What is this?", "answer": "a cat", "part": "test"}
 
-``part`` is "development" or "test"; without it a fixed fifth of the lines is the test set. Pictures are given
+``part`` is "development" or "test"; without it the questions about a fixed fifth of the pictures are the test
+set. Pictures are given
 relative to the folder.
 
 Inputs of such models differ in number and shape from picture to picture, so what goes through the network as
@@ -61,8 +62,13 @@ def read_questions(folder: Path) -> list[Question]:
         TaskError: If a line is no such object, naming the line.
     """
     path = need_file(folder, QUESTIONS)
+    try:
+        # Not splitlines: texts may hold what it takes for ends of lines (U+2028).
+        lines = path.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path} cannot be read: {error}. Save it as UTF-8.") from error
     found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -126,7 +132,7 @@ def prepare(processor: Any, folder: Path, question: Question) -> Prepared:
     try:
         with Image.open(path) as picture:
             image = picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"the picture {path} cannot be read: {error}.") from error
     with quiet():
         text = _prompt(processor, question.question)
@@ -207,14 +213,22 @@ def _load(folder: Path | None) -> Source:
     y = np.full((len(prepared), longest), IGNORED, np.int64)
     for row, one in enumerate(prepared):
         y[row, : len(one.answer)] = one.answer
-    data = Data(np.arange(len(y))[:, None], y)
-    parts = [question.part for question in read_questions(folder)]
+    questions = read_questions(folder)
+    # Questions about one picture stay on one side of the divisions.
+    _, groups = np.unique([question.image for question in questions], return_inverse=True)
+    data = Data(np.arange(len(y))[:, None], y, groups.astype(np.int64))
+    parts = [question.part for question in questions]
     if any(parts):
         if set(parts) != {"development", "test"}:
             raise TaskError(f"{folder / QUESTIONS}: give every line a part, and both parts lines.")
         test = np.flatnonzero([part == "test" for part in parts])
     else:
-        test = pick(y, None, TEST_SHARE, np.random.default_rng(TEST_SEED))
+        if groups.max() == 0:
+            raise TaskError(
+                f"{folder / QUESTIONS} asks about one picture only, so no test set can be held out. Ask about "
+                'more, or give each line a "part".'
+            )
+        test = pick(y, groups, TEST_SHARE, np.random.default_rng(TEST_SEED))
     return Source(take(data, np.setdiff1d(np.arange(len(y)), test)), take(data, test))
 
 

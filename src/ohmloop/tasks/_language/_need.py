@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ohmloop.errors import TaskError
 
-_PIP = '    pip install -c constraints.txt "ohmloop[language]"'
+PIP = '    pip install -c constraints.txt "ohmloop[language]"'
 
 
 def transformers() -> ModuleType:
@@ -22,7 +22,7 @@ def transformers() -> ModuleType:
     try:
         import transformers as library
     except ImportError as error:
-        raise TaskError(f"language models need the package transformers:\n{_PIP}") from error
+        raise TaskError(f"language models need the package transformers:\n{PIP}") from error
     found: ModuleType = library
     return found
 
@@ -36,7 +36,7 @@ def tokenizers() -> ModuleType:
     try:
         import tokenizers as library
     except ImportError as error:
-        raise TaskError(f"this task needs the package tokenizers:\n{_PIP}") from error
+        raise TaskError(f"this task needs the package tokenizers:\n{PIP}") from error
     found: ModuleType = library
     return found
 

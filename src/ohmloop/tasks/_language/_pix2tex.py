@@ -301,6 +301,16 @@ def load_pix2tex(path: Path, height: int, width: int) -> Pix2Tex:
         model = Pix2Tex(height, width)
         model.load_state_dict(ours, strict=True)
     # torch.load raises what its zip reader and unpickler raise on damaged files.
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        StopIteration,
+        pickle.UnpicklingError,
+    ) as error:
         raise TaskError(f"{damaged} ({str(error)[:200]})") from error
     return model.eval()

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ohmloop.errors import TaskError
 from ohmloop.tasks._efficientnet import load_lite0
 from ohmloop.tasks._entry import Data, Entry, Measure, Source
-from ohmloop.tasks._fetch import DataSet, Member, Package, find_folder, need_file
+from ohmloop.tasks._fetch import DataSet, Member, Package, cache_place, find_folder, need_file
 from ohmloop.tasks._images import _cifar
 from ohmloop.tasks._language import _minilm
 from ohmloop.tasks._split import TEST_SEED, pick, take
@@ -48,7 +48,8 @@ DATA = {
                 },
             ),
         ),
-        by_hand="take the two files out of the Python package timm 1.0.20, folder timm/data/_info.",
+        by_hand="take the two files out of the Python package timm 1.0.20, folder timm/data/_info, and place them "
+        f"in {cache_place('imagenet-names')}.",
     )
 }
 
