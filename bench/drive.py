@@ -8,10 +8,11 @@ training drives, unlabelled). One training seed, few devices: a drive takes seco
 """
 
 import argparse
+import json
 import tempfile
 import time
 
-from _common import markdown, save
+from _common import RESULTS, markdown, save
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import OhmloopError
 from ohmloop.nn import Deployment
@@ -30,28 +31,49 @@ METHODS = {
 DEPLOYMENTS = ("none", "readout")
 
 
+def table(out: dict[str, object]) -> str:
+    """Return all tasks in ``out`` as Markdown."""
+    text = [f"# Closed-loop driving\n\n{__doc__}\n"]
+    for name in METHODS:
+        entry = out.get(name)
+        if not isinstance(entry, dict):
+            text.append(f"## {name}\n\nskipped: {entry or 'not run'}\n")
+            continue
+        cells = []
+        for row in entry["rows"]:
+            fleets = row["fleets"]
+            shown = [
+                f"{f['mean']:.2f} ({', '.join(f'{x:.1f}' for x in f['scores'])})" for f in fleets
+            ]
+            cells.append(
+                [row["method"], fleets[0]["deployment"], f"{fleets[0]['digital']:.2f}", *shown]
+            )
+        head = ["training", "deployment", "digital", *(f"sigma {s:g}" for s in SIGMAS)]
+        text.append(
+            f"## {name}\n\nShare of routes finished: mean (each device). {entry['seconds']:.0f} s.\n\n"
+            f"{markdown(head, cells)}\n"
+        )
+    return "\n".join(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, default=3)
-    parser.add_argument("--tasks", default="metadrive,highway")
+    parser.add_argument("--tasks", default=",".join(METHODS), help="the others keep their results")
     args = parser.parse_args()
     laws = [Hardware.model_validate({"device": f"lognormal:{s}"}) for s in SIGMAS]
-    out: dict[str, object] = {"sigmas": SIGMAS, "devices": args.devices}
-    text = [f"# Closed-loop driving\n\n{__doc__}\n"]
+    kept = RESULTS / "drive.json"
+    out: dict[str, object] = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+    out |= {"sigmas": SIGMAS, "devices": args.devices}
     for name in args.tasks.split(","):
-        cells, entries = [], []
+        rows = []
         start = time.monotonic()
         try:
             found = task(name)
             for method in METHODS[name]:
                 with tempfile.TemporaryDirectory() as place:
-                    fit(
-                        found,
-                        method,
-                        hardware=Hardware(device="lognormal:0.5"),
-                        run_dir=f"{place}/run",
-                    )
-                    run = load_run(f"{place}/run")
+                    fit(found, method, hardware=Hardware(device="lognormal:0.5"), run_dir=place)
+                    run = load_run(place)
                     for deployment in DEPLOYMENTS:
                         fleets = evaluate_run(
                             run,
@@ -60,28 +82,16 @@ def main() -> None:
                             n_devices=args.devices,
                             by_doing=True,
                         )
-                        cells.append(
-                            [method, deployment, f"{fleets[0].digital:.2f}"]
-                            + [
-                                f"{f.mean:.2f} ({', '.join(f'{x:.1f}' for x in f.scores)})"
-                                for f in fleets
-                            ]
-                        )
-                        entries.append(
+                        rows.append(
                             {"method": method, "fleets": [fleet.to_dict() for fleet in fleets]}
                         )
-                        print(name, *cells[-1], flush=True)
+                        print(name, method, deployment, [f.mean for f in fleets], flush=True)
         except OhmloopError as error:
-            text.append(f"## {name}\n\nskipped: {error}\n")
+            out[name] = str(error)
             continue
-        seconds = time.monotonic() - start
-        out[name] = {"seconds": seconds, "rows": entries}
-        head = ["training", "deployment", "digital", *(f"sigma {s:g}" for s in SIGMAS)]
-        text.append(
-            f"## {name}\n\nShare of routes finished: mean (each device). {seconds:.0f} s.\n\n"
-            f"{markdown(head, cells)}\n"
-        )
-    save("drive", out, "\n".join(text))
+        out[name] = {"seconds": time.monotonic() - start, "rows": rows}
+    out.pop("machine", None)
+    save("drive", out, table(out))
 
 
 if __name__ == "__main__":

@@ -315,3 +315,32 @@ def test_a_setup_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(TaskError, match="no such simulator"):
         fetch_data("it", known)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut", [0, 2, 200, -30])
+def test_damaged_records_are_said(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / _highway.RECORDS
+    x = np.zeros((4, _highway_env.N_INPUTS), np.float32)
+    np.savez_compressed(path, x=x, y=np.zeros(4, np.int64), seed=np.arange(4))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(TaskError, match="is damaged"):
+        task("highway", tmp_path).test(0)
+
+
+def test_records_that_do_not_belong_together_are_said(tmp_path: Path) -> None:
+    x = np.zeros((4, _highway_env.N_INPUTS), np.float32)
+    np.savez(tmp_path / _highway.RECORDS, x=x, y=np.zeros(3, np.int64), seed=np.arange(4))
+    with pytest.raises(TaskError, match="is damaged"):
+        task("highway", tmp_path).test(0)
+
+
+def test_a_route_is_on_one_side_of_the_division(tmp_path: Path) -> None:
+    n, routes = 30, np.arange(1000, 1020)
+    seed = np.append(np.repeat(routes, n), np.zeros(n, np.int64))
+    x = np.zeros((len(seed), _highway_env.N_INPUTS), np.float32)
+    x[:, 0] = seed
+    y = np.random.default_rng(0).integers(0, 5, len(seed))
+    np.savez(tmp_path / _highway.RECORDS, x=x, y=y, seed=seed)
+    train, validation = task("highway", tmp_path).development(0)
+    assert not set(train.x[:, 0].tolist()) & set(validation.x[:, 0].tolist())
+    assert len(train.y) + len(validation.y) == n * len(routes)

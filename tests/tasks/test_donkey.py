@@ -109,7 +109,7 @@ def test_validation_is_whole_blocks_of_time(tmp_path: Path) -> None:
 
 
 def test_deleted_frames_and_those_a_pilot_drove_are_left_out(tmp_path: Path) -> None:
-    x, y = _donkey._frames(str(new_tub(tmp_path / "tub", deleted=(3,), piloted=(4, 5))))
+    x, y = _donkey._frames(new_tub(tmp_path / "tub", deleted=(3,), piloted=(4, 5)))
     assert len(y) == N - 3
     assert not {3, 4, 5} & set(x[:, 0, 5, 5].tolist())
 

@@ -55,6 +55,12 @@ def official(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_solution_beside_the_archives_folder_is_found(official: Path) -> None:
+    # Its archive has no folder GTSRB, the others have: unpacked in one place it lies beside.
+    (official / "GTSRB" / "GT-final_test.csv").rename(official / "GT-final_test.csv")
+    assert task("gtsrb", official).test(0).y.tolist() == [0, 1, 2, 0, 1, 2]
+
+
 def test_official_archives_are_read_and_resized(official: Path) -> None:
     t = task("gtsrb", official, standardise=False)
     train, validation = t.development(0)

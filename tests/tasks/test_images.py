@@ -110,6 +110,26 @@ def test_pickle_that_asks_for_code_is_refused(tmp_path: Path, pixels, capsys) ->
     assert not capsys.readouterr().out
 
 
+class Forged:
+    """An array of objects whose addresses the file gives: reading through them ends the process."""
+
+    def __reduce__(self):
+        return np.ndarray, ((1,), np.dtype(object), b"A" * 8)
+
+
+def test_pickle_with_forged_addresses_is_refused(tmp_path: Path, pixels) -> None:
+    write_new_pickles(tmp_path, pixels)
+    x = np.zeros((2, 3072), np.uint8)
+    for content in (
+        {"data": x, "labels": [Forged(), Forged()]},
+        {"data": Forged(), "labels": []},
+        {"data": x.astype(np.float32), "labels": [0, 1]},
+    ):
+        (tmp_path / "data_batch_3").write_bytes(pickle.dumps(content, protocol=4))
+        with pytest.raises(TaskError, match=r"data_batch_3|do not belong"):
+            task("cifar10", tmp_path).development(0)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 100, 5000])
 @pytest.mark.parametrize(
     ("write", "name"),
@@ -132,7 +152,7 @@ def test_truncated_cifar_is_said(write, name: str, cut: int, tmp_path: Path, pix
 
 def test_cifar_labels_that_do_not_belong_are_said(tmp_path: Path, pixels) -> None:
     write_strips(tmp_path, pixels)
-    for wrong in ([0] * N, [10] * (5 * N), [0.5] * (5 * N), ["cat"] * (5 * N)):
+    for wrong in ([0] * N, [10] * (5 * N), [0.5] * (5 * N), ["cat"] * (5 * N), [0, [1]]):
         (tmp_path / "train_lables.json").write_text(json.dumps(wrong))
         with pytest.raises(TaskError, match="do not belong together"):
             task("cifar10", tmp_path).development(0)
@@ -319,3 +339,18 @@ def test_unknown_test_class_and_missing_folder_are_said(tmp_path: Path) -> None:
         task("images", tmp_path)
     with pytest.raises(TaskError, match="--data FOLDER"):
         task("images", tmp_path / "nowhere")
+
+
+def test_picture_too_large_to_be_honest_is_said(tmp_path: Path, pixels, monkeypatch) -> None:
+    write_strips(tmp_path, pixels)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(TaskError, match="data_batch_1"):
+        task("cifar10", tmp_path).development(0)
+
+
+def test_test_folder_without_images_is_said(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        paint(tmp_path / "train", name, 0, 3)
+        (tmp_path / "test" / name).mkdir(parents=True)
+    with pytest.raises(TaskError, match="holds no images"):
+        task("images", tmp_path)

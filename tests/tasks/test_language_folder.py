@@ -249,3 +249,28 @@ def test_a_bad_line_is_named(folder: Path, tmp_path: Path, line: str, says: str)
 def test_a_folder_without_a_model_says_what_to_make(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"questions\.jsonl"):
         task("vl-folder", tmp_path)
+
+
+def test_questions_about_one_picture_stay_together(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").symlink_to(folder / "model")
+    lines = []
+    for k in range(12):
+        # A separator of lines that is none in JSON lines.
+        row = {"image": f"{k % 6}.png", "question": "what\u2028is", "answer": "dog"}
+        lines.append(json.dumps(row, ensure_ascii=False))
+    for k in range(6):
+        (tmp_path / f"{k}.png").symlink_to(folder / f"{k}.png")
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines), "utf-8")
+    t = task("vl-folder", tmp_path)
+    train, validation = t.development(0)
+    parts = [set((x % 6).flatten().tolist()) for x in (train.x, validation.x, t.test(0).x)]
+    assert sorted(k for part in parts for k in part) == list(range(6))
+
+
+def test_too_few_pictures_are_said(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").symlink_to(folder / "model")
+    (tmp_path / "0.png").symlink_to(folder / "0.png")
+    line = '{"image": "0.png", "question": "q", "answer": "dog"}'
+    (tmp_path / "questions.jsonl").write_text(f"{line}\n{line}\n{line}\n")
+    with pytest.raises(TaskError, match="1 pictures, too few"):
+        task("vl-folder", tmp_path).test(0)

@@ -8,7 +8,20 @@ import pytest
 import torch
 
 from ohmloop.errors import TaskError
-from ohmloop.tasks import fetch, list_tasks, read_idx, task
+from ohmloop.tasks import (
+    _driving,
+    _images,
+    _language,
+    describe_tasks,
+    fetch,
+    list_data,
+    list_tasks,
+    read_idx,
+    task,
+)
+from ohmloop.tasks._fetch import DataSet, fetch_data
+from ohmloop.tasks._split import pick
+from ohmloop.tasks._task import _DATA
 
 SIZES = {"digits": 1797, "iris": 150, "penguins": 342}
 EMBEDDED = tuple(SIZES)
@@ -104,3 +117,61 @@ def test_models_depend_on_their_seed_and_leave_the_global_state() -> None:
     with pytest.raises(TaskError, match="lenet"):
         t.model("lenet")
     assert set(EMBEDDED) < set(list_tasks())
+
+
+def test_groups_of_several_classes_are_not_torn() -> None:
+    # Thirty routes of twenty decisions each, and every class occurs in every route.
+    groups = np.repeat(np.arange(30), 20)
+    y = np.random.default_rng(0).integers(0, 5, 600)
+    held = pick(y, groups, 0.2, np.random.default_rng(1))
+    rest = np.setdiff1d(np.arange(600), held)
+    assert not set(groups[held]) & set(groups[rest])
+    assert 0.1 < len(held) / 600 < 0.3
+    assert len(np.unique(held)) == len(held)
+
+
+def test_groups_of_one_class_are_stratified() -> None:
+    groups = np.repeat(np.arange(21), 4)
+    y = np.where(groups == 20, 2, groups % 2)
+    held = pick(y, groups, 0.2, np.random.default_rng(0))
+    # Two of the ten groups of each class; the class that has one group stays on the other side.
+    assert [len(set(groups[held][y[held] == label])) for label in range(3)] == [2, 2, 0]
+
+
+def test_fetching_leaves_what_a_user_laid_beside(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OHMLOOP_DATA", str(tmp_path))
+    (tmp_path / "it" / "own").mkdir(parents=True)
+    (tmp_path / "it" / "own" / "data_batch_1").write_text("mine")
+    (tmp_path / "it" / "made").mkdir()
+    (tmp_path / "it" / "made" / "old.txt").write_text("old")
+
+    def setup(folder: Path) -> None:
+        (folder / "made").mkdir()
+        (folder / "made" / "new.txt").write_text("new")
+
+    known = {"it": DataSet((), (), "by hand", setup=setup, made=("made/new.txt",))}
+    fetch_data("it", known)
+    assert (tmp_path / "it" / "own" / "data_batch_1").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "it" / "made").iterdir()] == ["new.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["it"]
+
+
+def test_tables_name_the_way_to_data_that_can_be_fetched() -> None:
+    ways = {summary.name: summary.data for summary in describe_tasks()}
+    for name in ("mnist", "highway", "metadrive"):
+        assert ways[name] == f"ohmloop fetch {name}"
+        assert name in list_data()
+    assert ways["gtsrb"].startswith("--data FOLDER")
+
+
+@pytest.mark.parametrize("name", sorted({**_driving.DATA, **_images.DATA, **_language.DATA}))
+def test_every_way_by_hand_says_where_to_lay_the_files(name: str) -> None:
+    text = _DATA[name].by_hand
+    assert "--data FOLDER" in text or f"the folder {name} under $OHMLOOP_DATA" in text
+
+
+def test_documented_tasks_are_those_there_are() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
+    rows = [line for line in page.read_text("utf-8").splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in row.split("|")[1].replace("`", "").split()]
+    assert sorted(named) == list(list_tasks())

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ohmloop.errors import TaskError
 from ohmloop.tasks._species._mobilenet import MobileNetV2, load_mobilenet
-from ohmloop.tasks._species._tflite import Graph, Operator, read_tflite
+from ohmloop.tasks._species._tflite import Graph, Operator, parse_tflite, read_tflite
 
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tasks" / "coral-inat"
 FILES = {
@@ -173,23 +173,21 @@ def test_missing_file_is_said(tmp_path: Path) -> None:
         read_tflite(tmp_path / "none.tflite")
 
 
-def test_every_truncation_of_a_small_file_is_said(tmp_path: Path) -> None:
+def test_every_truncation_of_a_small_file_is_said() -> None:
     data = tiny()
-    for n in range(0, len(data) - 8):  # the last bytes may be padding
+    for n in range(len(data) - 8):  # the last bytes may be padding
         with pytest.raises(TaskError):
-            # A cut that leaves all that is pointed to would be a whole file.
-            read_tflite(save(tmp_path, data[:n]))
+            parse_tflite(data[:n], "cut")
 
 
-def test_changed_bytes_are_said_or_harmless(tmp_path: Path) -> None:
+def test_changed_bytes_are_said_or_harmless() -> None:
     data, rng = tiny(), np.random.default_rng(0)
     for _ in range(3000):
         changed = bytearray(data)
         for at in rng.integers(0, len(data), rng.integers(1, 4)):
             changed[at] = rng.integers(256)
         try:
-            graph = read_tflite(save(tmp_path, bytes(changed)))
-            for tensor in graph.tensors:
+            for tensor in parse_tflite(bytes(changed), "changed").tensors:
                 if tensor.raw is not None:
                     tensor.real()
         except TaskError:
@@ -217,7 +215,7 @@ def test_damaged_public_network_is_said_or_harmless(tmp_path: Path, bird: Path) 
             load_mobilenet(save(tmp_path, data[:n]))
     # The tables of operators and tensors lie here, behind the weights.
     first, last = 3_500_000, 3_542_500
-    for _ in range(40):
+    for _ in range(15):
         changed = bytearray(data)
         for at in rng.integers(first, last, 20):
             changed[at] = rng.integers(256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -101,7 +100,7 @@ class Task:
         Its samples are the same for every seed.
         """
         train, _ = self._divide(seed, limit)
-        return _split(_loaded(self.entry.load, self.folder).test, self._scaling(train.x))
+        return _split(_loaded(self).test, self._scaling(train.x))
 
     def is_pretrained(self, model: str | None = None) -> bool:
         """Return whether a network of the task (its own by default) comes trained for it."""
@@ -128,7 +127,7 @@ class Task:
         return _per_image_set(x) if kind == "images" else _per_feature(x)
 
     def _divide(self, seed: int, limit: int | None) -> tuple[Data, Data]:
-        data = _loaded(self.entry.load, self.folder).development
+        data = _loaded(self).development
         rng = np.random.default_rng(seed)
         if limit is not None and limit < len(data.y):
             data = take(data, pick(data.y, None, limit / len(data.y), rng))
@@ -148,9 +147,12 @@ class Task:
 
 
 @lru_cache(maxsize=1)
-def _loaded(load: Callable[[Path | None], Source], folder: Path | None) -> Source:
-    """Read a data set once; the one read last is kept, since its parts are asked for one after another."""
-    return load(folder)
+def _loaded(task: Task) -> Source:
+    """Read a data set once; the one read last is kept, since its parts are asked for one after another.
+
+    Another `Task` reads anew, even from the same folder: the files may have changed.
+    """
+    return task.entry.load(task.folder)
 
 
 class _Scale(NamedTuple):

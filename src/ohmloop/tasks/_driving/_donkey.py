@@ -14,7 +14,6 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -64,7 +63,7 @@ def _load(folder: Path | None) -> Source:
     The last fifth is the test part; `GAP` frames before it belong to neither part.
     """
     assert folder is not None
-    x, y = _frames(str(folder.resolve()))
+    x, y = _frames(folder)
     first = len(y) - round(TEST_SHARE * len(y))
     blocks = np.arange(len(y), dtype=np.int64) // BLOCK
     cut = first - GAP
@@ -74,9 +73,7 @@ def _load(folder: Path | None) -> Source:
     )
 
 
-@lru_cache(maxsize=1)
-def _frames(place: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    folder = Path(place)
+def _frames(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     archive = folder / "tub.tar.gz"
     if archive.is_file():
         try:

@@ -56,7 +56,7 @@ def _packed(path: Path) -> Data:
     """Read ``images`` n x 32 x 32 x 3 uint8, ``labels`` n and, for training, ``tracks`` n."""
     is_train = path.stem == "train"
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as content:
             x, y = content["images"], content["labels"]
             tracks = content["tracks"] if is_train else None
     except NPZ_ERRORS as error:

@@ -46,7 +46,7 @@ def _load(folder: Path | None) -> Source:
     assert folder is not None
     path = folder / RECORDS
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             x, y, seed = file["x"], file["y"], file["seed"]
         if x.shape != (len(y), N_INPUTS) or y.ndim != 1 or seed.shape != (len(y),):
             raise ValueError(f"arrays of {x.shape}, {y.shape} and {seed.shape}")

@@ -70,7 +70,7 @@ def _build(name: str, seed: int, folder: Path | None) -> nn.Module:
 def _weights(path: Path) -> dict[str, torch.Tensor]:
     state = {}
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             for k, layer in enumerate(("fc_1", "fc_2", "fc_out")):
                 kernel, bias = (file[f"default_policy/{layer}/{n}"] for n in ("kernel", "bias"))
                 kept = N_ACTIONS if layer == "fc_out" else len(bias)
@@ -88,7 +88,7 @@ def _load(folder: Path | None) -> Source:
     if not path.is_file():
         record(folder)
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             x, y, seed = file["x"], file["y"], file["seed"]
         if x.shape != (len(y), N_INPUTS) or y.shape[1:] != (N_ACTIONS,) or seed.shape != (len(y),):
             raise ValueError(f"arrays of {x.shape}, {y.shape} and {seed.shape}")

@@ -215,21 +215,23 @@ def _load(folder: Path | None) -> Source:
         y[row, : len(one.answer)] = one.answer
     questions = read_questions(folder)
     # Questions about one picture stay on one side of the divisions.
-    _, groups = np.unique([question.image for question in questions], return_inverse=True)
-    data = Data(np.arange(len(y))[:, None], y, groups.astype(np.int64))
+    numbers = {name: k for k, name in enumerate(dict.fromkeys(q.image for q in questions))}
+    groups = np.array([numbers[question.image] for question in questions], np.int64)
+    data = Data(np.arange(len(y))[:, None], y, groups)
     parts = [question.part for question in questions]
     if any(parts):
         if set(parts) != {"development", "test"}:
             raise TaskError(f"{folder / QUESTIONS}: give every line a part, and both parts lines.")
         test = np.flatnonzero([part == "test" for part in parts])
     else:
-        if groups.max() == 0:
-            raise TaskError(
-                f"{folder / QUESTIONS} asks about one picture only, so no test set can be held out. Ask about "
-                'more, or give each line a "part".'
-            )
         test = pick(y, groups, TEST_SHARE, np.random.default_rng(TEST_SEED))
-    return Source(take(data, np.setdiff1d(np.arange(len(y)), test)), take(data, test))
+    development = np.setdiff1d(np.arange(len(y)), test)
+    if len(np.unique(groups[development])) < 2:
+        raise TaskError(
+            f"{folder / QUESTIONS} asks about {len(numbers)} pictures, too few for training, validation and "
+            "test: a picture with all its questions is in one of them. Ask about more pictures."
+        )
+    return Source(take(data, development), take(data, test))
 
 
 def _build(name: str, seed: int, folder: Path | None) -> nn.Module:

