@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.data.formats import loop, pymeasure, workbook
 
@@ -120,6 +121,48 @@ def test_train_evaluate_compare(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--device", "bogus"), "DeviceError: no device 'bogus'"),
+        (("--compute", "nowhere"), "TrainError: torch cannot compute on 'nowhere'"),
+        (("--deployment", "chanel"), "ConversionError: 'chanel'"),
+        (("--deployment", "batch-norm"), 'ConversionError: calibration "batch-norm"'),
+        (("--method", "steady", "--limit", "50"), '"readout:samples='),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_one_line(
+    args: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    run = ohmloop("train", "--task", "iris", "--epochs", "2", "-o", tmp_path / "run", *args)
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_compare_over_deployments_and_evaluate_with_them(tmp_path: Path) -> None:
+    common = ("--epochs", "2", "--task", "iris")
+    found = ohmloop(
+        "compare", *common, "--methods", "erm, dropout", "--sigma", "0.3,0.6", "--seeds", "1", "--devices",
+        "3", "--workers", "1", "--deployment", "none", "--deployment", "readout:samples=32", "--json",
+    )  # fmt: skip
+    rows = json.loads(found.stdout)
+    assert [(r["method"], r["deployment"]) for r in rows] == [
+        (method, way) for method in ("erm", "dropout") for way in ("none", "readout:samples=32")
+    ]
+    assert all(np.shape(r["scores"]) == (2, 1, 3) and r["is_higher_better"] for r in rows)
+    assert ohmloop("train", *common, "--method", "erm", "-o", tmp_path / "run").returncode == 0
+    doing = ohmloop("evaluate", tmp_path / "run", "--by-doing")
+    assert doing.returncode == 1
+    assert "leave out --by-doing" in doing.stderr
+    few = ohmloop("evaluate", tmp_path / "run", "--deployment", "channel:samples=2000")
+    assert "shows each device 2000 unlabelled inputs; received 96" in few.stderr
+    many = ohmloop("evaluate", tmp_path / "run", "--deployment", "channel", "--devices", "4")
+    assert "deployment channel" in many.stdout
+    listed = {row["name"]: row for row in json.loads(ohmloop("tasks", "--json").stdout)}
+    assert listed["iris"]["metric"] == "accuracy"
+
+
 def test_demo_from_own_files_writes_a_report(nanowires: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

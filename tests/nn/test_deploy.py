@@ -336,9 +336,7 @@ def test_readout_of_too_many_outputs_is_refused() -> None:
     with pytest.raises(ConversionError, match=r"readout.*Use the deployment .channel."):
         check_deployment(model, deployment, frozenset({"weight", "bias"}), x)
     with pytest.raises(ConversionError, match="Use the deployment"):
-        evaluate_fleet(
-            model, (x, x[:, 0].long()), n_devices=2, deployment=deployment, unlabelled=x
-        )
+        evaluate_fleet(model, (x, x[:, 0].long()), n_devices=2, deployment=deployment, unlabelled=x)
 
 
 def test_a_head_tied_to_an_embedding_is_corrected() -> None:

@@ -1,7 +1,9 @@
 """`steady`: its search keeps the winning lineage, resumes to the same bits, and costs what it says."""
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
 from ohmloop.nn import Deployment, evaluate_fleet
 from ohmloop.progress import ProgressEvent
-from ohmloop.tasks import task
+from ohmloop.tasks import Accuracy, task
+from ohmloop.tasks._entry import Source
 from ohmloop.train import (
     Noise,
     Trial,
@@ -85,6 +88,16 @@ def test_forks_side_by_side_give_the_same_network() -> None:
     assert same(one.model, two.model)
 
 
+def test_forks_side_by_side_take_any_measure_of_the_task() -> None:
+    digits = task("digits")
+    # A local function cannot be sent to another process, and training has no business with it.
+    entry = dataclasses.replace(digits.entry, measure=lambda folder: lambda model: 0.0)
+    result = fit(
+        dataclasses.replace(digits, entry=entry), METHOD, workers=2, **{**SMALL, "epochs": 2}
+    )
+    assert result.trials
+
+
 def test_fixed_strength_needs_no_search() -> None:
     result = fit(task("digits"), "steady:strength=1.5,length=1", **SMALL)
     assert result.trials == ()
@@ -158,3 +171,48 @@ def test_more_inputs_than_usual_are_found_where_there_are_some() -> None:
     usual, more = unlabelled_inputs(train, 0), unlabelled_inputs(train, 0, 1100)
     assert (len(usual), len(more)) == (1024, 1100)
     assert torch.equal(usual, more[:1024])
+
+
+def test_search_does_not_open_the_test_set() -> None:
+    digits = task("digits")
+
+    def guarded(folder: Path | None) -> Source:
+        source = digits.entry.load(folder)
+        # Labels of a class that does not exist: whoever trains or scores on them fails loudly.
+        return source._replace(
+            test=source.test._replace(x=source.test.x * np.nan, y=source.test.y + 10**6)
+        )
+
+    watched = dataclasses.replace(digits, entry=dataclasses.replace(digits.entry, load=guarded))
+    a, b = fit(watched, METHOD, **SMALL), fit(digits, METHOD, **SMALL)
+    assert a.trials == b.trials
+    assert same(a.model, b.model)
+
+
+def test_search_by_a_perplexity_prefers_low_ones() -> None:
+    digits = task("digits")
+    entry = dataclasses.replace(digits.entry, metric=Surprise())
+    result = fit(dataclasses.replace(digits, entry=entry), METHOD, **SMALL)
+    last = [t for t in result.trials if t.epochs == 4]
+    best = min(t.clean for t in last)
+    usable = [t for t in last if np.log(t.clean) - np.log(best) <= 0.03]
+    assert result.noise == max(usable, key=lambda t: t.objective).noise
+    for trial in result.trials:
+        assert trial.clean >= 1
+        assert trial.objective <= 0  # minus the logarithm of a perplexity
+
+
+@dataclasses.dataclass(frozen=True)
+class Surprise(Accuracy):
+    """Perplexity of the classes."""
+
+    name: str = "perplexity"
+    is_higher_better: bool = False
+
+    def totals(self, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logs = out.log_softmax(-1).double()
+        right = -logs.gather(-1, y.expand(len(out), -1).unsqueeze(-1)).squeeze(-1)
+        return torch.stack([right.sum(1), torch.full((len(out),), float(len(y))).double()], 1)
+
+    def value(self, totals: np.ndarray) -> np.ndarray:
+        return np.exp(totals[:, 0] / totals[:, 1])

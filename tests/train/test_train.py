@@ -18,7 +18,7 @@ from ohmloop.crossbar import Hardware
 from ohmloop.errors import TrainError
 from ohmloop.nn import analogize
 from ohmloop.progress import ProgressEvent
-from ohmloop.tasks import task
+from ohmloop.tasks import Accuracy, task
 from ohmloop.train import (
     BayesMulti,
     Noise,
@@ -257,3 +257,45 @@ def test_wrong_methods_are_said(text: str, match: str) -> None:
 def test_diverging_training_is_said() -> None:
     with pytest.raises(TrainError, match="Lower the learning rate"):
         fit(task("digits"), "weight-noise:level=19,distribution=lognormal", lr=1e6, **SMALL)
+
+
+def test_search_survives_a_trial_that_diverges(tmp_path: Path) -> None:
+    method = "weight-noise:grid=19/0.4,distribution=lognormal"
+    args = {"lr": 3e-3, **SMALL}
+    with pytest.raises(TrainError, match="Lower the learning rate"):
+        fit(task("digits"), "weight-noise:level=19,distribution=lognormal", **args)
+    result = fit(task("digits"), method, run_dir=tmp_path / "run", **args)
+    assert np.isnan(result.trials[0].objective)
+    assert result.trials[1].objective > 0
+    assert result.noise.level == 0.4
+    written = json.loads((tmp_path / "run" / "result.json").read_text("utf-8"))
+    assert [t["objective"] is None for t in written["trials"]] == [True, False]
+    again = fit(task("digits"), method, run_dir=tmp_path / "run", **args)
+    for a, b in zip(result.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(TrainError, match="Lower the learning rate"):
+        fit(task("digits"), "weight-noise:grid=19/18,distribution=lognormal", **args)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsure(Accuracy):
+    """Has no score at all."""
+
+    def value(self, totals: np.ndarray) -> np.ndarray:
+        return np.full(len(totals), np.nan)
+
+
+def test_trials_without_a_score_are_said(tmp_path: Path) -> None:
+    digits, method = task("digits"), "weight-noise:grid=0.3/0.6"
+    blind = dataclasses.replace(digits, entry=dataclasses.replace(digits.entry, metric=Unsure()))
+    # A plain training has no use for the score, and its result is written all the same.
+    fit(blind, "erm", run_dir=tmp_path / "plain", **SMALL)
+    written = json.loads((tmp_path / "plain" / "result.json").read_text("utf-8"))
+    assert written["validation_score"] is None
+    with pytest.raises(TrainError, match="no trial has a score"):
+        fit(blind, method, run_dir=tmp_path / "run", **SMALL)
+
+
+def test_a_place_that_torch_does_not_know_is_said() -> None:
+    with pytest.raises(TrainError, match="torch cannot compute on 'nowhere' here"):
+        fit(task("digits"), "erm", device="nowhere", **SMALL)

@@ -184,7 +184,8 @@ class EfficientNetLite0(nn.Module):
 
         It starts at zero, behind a (digital) batch norm of the features whose gain lets it learn ten times as
         fast as the layers before it. Those keep the statistics of their batch norms when they are trained:
-        measured on 525 birds of two pictures, five epochs give 61 % so, and 39 % with statistics of batches.
+        of 525 birds, learned in five epochs from two pictures each, the network names 60 % so, and 39 % with
+        statistics of batches (one seed, gain 4, learning rate 3e-4; 62 % with gain 10 and 1e-4).
         """
         self.norm = nn.BatchNorm1d(N_FEATURES)
         self.classifier = nn.Linear(N_FEATURES, n_classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pickle
@@ -131,6 +132,8 @@ def fit(
                 "limit": limit,
             },
         )
+    # What scores by doing opens test data; nothing in a training, and none of its processes, needs it.
+    task = dataclasses.replace(task, entry=dataclasses.replace(task.entry, measure=None))
     train, validation = task.development(seed, limit)
     augment = None if task.entry.augment is None else task.augment
     lesson = Lesson(train, validation, task.metric, None, augment)

@@ -162,6 +162,14 @@ DATA = {
     )
 }
 
+def _load_scenes(folder: Path | None) -> Source:
+    return load_folder(scenes_folder(), SCENE_POINTS)
+
+
+def _measure_scenes(folder: Path | None) -> Measure:
+    return measure_folder(scenes_folder(), SCENE_POINTS)
+
+
 ENTRIES = {
     "kitti": Entry(
         description="laser scans of streets; boxes of cars, pedestrians and cyclists in space",
@@ -189,12 +197,12 @@ ENTRIES = {
         n_classes=len(CLASSES),
         input_shape=(SCENE_POINTS, 4),
         default_model="pillars-small",
-        load=lambda folder: load_folder(scenes_folder(), SCENE_POINTS),
+        load=_load_scenes,
         scaling="none",
         models=tuple(pillars_names()),
         build=_build,
         metric=AnchorF1(),
-        measure=lambda folder: measure_folder(scenes_folder(), SCENE_POINTS),
+        measure=_measure_scenes,
         epochs=10,
         batch_size=4,
         lr=3e-3,
