@@ -162,6 +162,7 @@ DATA = {
     )
 }
 
+
 def _load_scenes(folder: Path | None) -> Source:
     return load_folder(scenes_folder(), SCENE_POINTS)
 
