@@ -40,6 +40,14 @@ class Metric(ABC):
         """Return the scores ``N`` of the summed totals ``N x k``."""
 
 
+def _divergence(out: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean KL(teacher || out) over all but the last axis, nats, of logits ``... x classes``."""
+    terms = F.kl_div(
+        F.log_softmax(out, -1), F.log_softmax(teacher, -1), log_target=True, reduction="none"
+    )
+    return terms.sum(-1).mean()
+
+
 @dataclass(frozen=True)
 class Accuracy(Metric):
     """Share of right classes; cross-entropy trains, Kullback-Leibler divergence compares.
@@ -56,16 +64,7 @@ class Accuracy(Metric):
 
     def distance(self, out: Tensor, teacher: Tensor) -> Tensor:
         """Return the mean divergence KL(teacher || out) of the two softmax distributions, nats."""
-        return (
-            F.kl_div(
-                F.log_softmax(out, -1),
-                F.log_softmax(teacher, -1),
-                log_target=True,
-                reduction="none",
-            )
-            .sum(-1)
-            .mean()
-        )
+        return _divergence(out, teacher)
 
     def totals(self, out: Tensor, y: Tensor) -> Tensor:
         """Return hits and inputs."""
@@ -138,16 +137,7 @@ class Perplexity(Metric):
 
     def distance(self, out: Tensor, teacher: Tensor) -> Tensor:
         """Return the mean divergence KL(teacher || out) over positions, nats."""
-        return (
-            F.kl_div(
-                F.log_softmax(out, -1),
-                F.log_softmax(teacher, -1),
-                log_target=True,
-                reduction="none",
-            )
-            .sum(-1)
-            .mean()
-        )
+        return _divergence(out, teacher)
 
     def totals(self, out: Tensor, y: Tensor) -> Tensor:
         """Return the summed negative log-likelihood and the number of tokens that count."""
