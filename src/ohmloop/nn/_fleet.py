@@ -167,19 +167,17 @@ def evaluate_fleets(
                 done += len(devices)
                 progress(ProgressEvent("fleet", done, total))
     return [
-        FleetResult(
-            scores=metric.value(totals[k]),
-            digital=digital,
-            metric=metric.name,
-            is_higher_better=metric.is_higher_better,
-            device=hardware.device.name,
-            sigma=hardware.device.sigma.value,
-            convention=hardware.convention,
-            deployment=str(deployment),
-            seed=seed,
-            n_samples=len(x),
+        _result(
+            metric.value(sums),
+            digital,
+            hardware,
+            deployment,
+            seed,
+            metric.name,
+            metric.is_higher_better,
+            len(x),
         )
-        for k, hardware in enumerate(hardwares)
+        for sums, hardware in zip(totals, hardwares, strict=True)
     ]
 
 
@@ -235,20 +233,33 @@ def evaluate_measure(
                     ProgressEvent("devices", device * len(hardwares) + k + 1, scores.size, name)
                 )
     return [
-        FleetResult(
-            scores=scores[k],
-            digital=digital,
-            metric=name,
-            is_higher_better=is_higher_better,
-            device=hardware.device.name,
-            sigma=hardware.device.sigma.value,
-            convention=hardware.convention,
-            deployment=str(deployment),
-            seed=seed,
-            n_samples=1,
-        )
+        _result(scores[k], digital, hardware, deployment, seed, name, is_higher_better, 1)
         for k, hardware in enumerate(hardwares)
     ]
+
+
+def _result(
+    scores: NDArray[np.float64],
+    digital: float,
+    hardware: Hardware,
+    deployment: Deployment,
+    seed: int,
+    metric: str,
+    is_higher_better: bool,
+    n_samples: int,
+) -> FleetResult:
+    return FleetResult(
+        scores=scores,
+        digital=digital,
+        metric=metric,
+        is_higher_better=is_higher_better,
+        device=hardware.device.name,
+        sigma=hardware.device.sigma.value,
+        convention=hardware.convention,
+        deployment=str(deployment),
+        seed=seed,
+        n_samples=n_samples,
+    )
 
 
 def _samples(
