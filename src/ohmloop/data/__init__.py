@@ -1,4 +1,4 @@
-"""Instrument files become I-V sweeps, and sweeps become figures of merit."""
+"""Instrument files become sweeps, pulse trains and retention; sweeps become figures of merit."""
 
 from ohmloop.data._analyze import Analysis, analyze_files
 from ohmloop.data._figures import FiguresOfMerit, figures_of_merit
@@ -11,15 +11,27 @@ from ohmloop.data._published import (
     monotone_window,
     published_ramp,
 )
+from ohmloop.data._pulse_train import Branch, PulseTrain, read_pulse_train
 from ohmloop.data._read import Guess, read, sniff
+from ohmloop.data._retention import (
+    KindGuess,
+    Retention,
+    read_measurement,
+    read_retention,
+    sniff_kind,
+)
 from ohmloop.data._sweep import Note, Sweep
 
 __all__ = [
     "Analysis",
+    "Branch",
     "FiguresOfMerit",
     "Guess",
+    "KindGuess",
     "Note",
+    "PulseTrain",
     "Ramp",
+    "Retention",
     "Sweep",
     "analyze_files",
     "figures_of_merit",
@@ -29,6 +41,10 @@ __all__ = [
     "monotone_window",
     "published_ramp",
     "read",
+    "read_measurement",
+    "read_pulse_train",
+    "read_retention",
     "read_table",
     "sniff",
+    "sniff_kind",
 ]

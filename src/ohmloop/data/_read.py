@@ -37,7 +37,11 @@ def sniff(path: str | Path) -> Guess:
     Raises:
         IngestError: If the file cannot be opened, or is neither text nor a workbook.
     """
-    content = Content.load(Path(path))
+    return sniff_content(Content.load(Path(path)))
+
+
+def sniff_content(content: Content) -> Guess:
+    """Say which format the bytes of a file have; see `sniff`."""
     if content.is_workbook:
         return _sniff_workbook(_workbook.open_sheets(content))
     return _sniff_text(content)

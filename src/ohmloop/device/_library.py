@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ohmloop.device._model import DeviceModel, Estimate
+from ohmloop.device._presets import list_presets
 from ohmloop.errors import DeviceError
 
 _MAX_JSON = 16 * 2**20
@@ -30,8 +31,8 @@ def load_device(name: str | Path) -> DeviceModel:
     """Return the device model that ``name`` stands for.
 
     Args:
-        name: "lognormal:0.4" (only noise, sigma 0.4), the name of a built-in device ("nanowire-30"),
-            or the path of a device.json.
+        name: "lognormal:0.4" (only noise, sigma 0.4), the name of a built-in device ("nanowire-30",
+            "pcm-joshi2020"), or the path of a device.json.
 
     Raises:
         DeviceError: If there is no such device, or the file is not a device model.
@@ -42,13 +43,14 @@ def load_device(name: str | Path) -> DeviceModel:
     text = str(name)
     if text.startswith("lognormal:"):
         return _lognormal(text)
-    for device in list_devices():
+    built_in = (*list_devices(), *list_presets())
+    for device in built_in:
         if device.name == text:
             return device
     path = Path(text)
     if path.suffix == ".json" or path.exists():
         return _load_json(path)
-    names = [device.name for device in list_devices()]
+    names = [device.name for device in built_in]
     close = difflib.get_close_matches(text, [*names, "lognormal:0.4"], n=3)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     raise DeviceError(

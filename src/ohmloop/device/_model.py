@@ -6,7 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ohmloop.device._noise import WriteNoise
+from ohmloop.device._physics import Physics
 from ohmloop.errors import DeviceError
+
+# The scale cancels wherever wires and converters are ideal; g_min = 0 makes a pair of cells follow the
+# published law on weights exactly: the cell of the other sign holds nothing that noise could multiply.
+_ASSUMED_WINDOW = (0.0, 100e-6)  # S
 
 
 class Estimate(BaseModel):
@@ -46,6 +52,8 @@ class DeviceModel(BaseModel):
         published: Figures that somebody else published for this very device ("sigma",
             "monotonicity", "usability", "lenet_mnist_accuracy"); never used by a computation.
         citation: Where the measurements were published; empty for one's own.
+        physics: The physical law of one cell, where it is known beyond the figures above; `cell` gives
+            one in any case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,6 +70,7 @@ class DeviceModel(BaseModel):
     sources: tuple[Source, ...] = ()
     published: dict[str, float] = Field(default_factory=dict)
     citation: str = ""
+    physics: Physics | None = None
 
     @model_validator(mode="after")
     def _check(self) -> DeviceModel:
@@ -78,3 +87,44 @@ class DeviceModel(BaseModel):
                 f"received {self.rho!r}."
             )
         return self
+
+    def cell(self) -> Physics:
+        """Return the physical law of one cell: ``physics``, or what the published law implies.
+
+        Without ``physics``: the window of the measured mean ramp, continuous levels, log-normal write noise of
+        the law's sigma; no read noise, drift or faults, because a sweep says nothing about them. For
+        "lognormal:SIGMA", which is no real device, a window of 0 to 100 uS is assumed.
+
+        Raises:
+            DeviceError: If the device has no window.
+
+        >>> from ohmloop.device import load_device
+        >>> load_device("nanowire-30").cell().write.kind
+        'lognormal'
+        """
+        if self.physics is not None:
+            return self.physics
+        sigma = (
+            "standard deviation of ln G of the measured sweeps (arXiv 2412.02779, published recipe)"
+        )
+        if self.name.startswith("lognormal:") and self.g_max is None:
+            low, high = _ASSUMED_WINDOW
+            window = (
+                "assumed: no device is meant; with g_min = 0 a pair of cells gives exactly the law"
+            )
+            sigma = "as the name says"
+        elif self.g_min is None or self.g_max is None or not 0 <= self.g_min < self.g_max:
+            raise DeviceError(
+                f'device "{self.name}" has no conductance window (g_min = {self.g_min}, g_max = {self.g_max}), '
+                "and an array needs one. Give g_min < g_max in siemens, or `physics`, in its file; "
+                "`ohmloop device fit` writes both from sweeps."
+            )
+        else:
+            low, high = self.g_min, self.g_max
+            window = "smallest and largest conductance of the measured mean ramp"
+        return Physics(
+            g_min=low,
+            g_max=high,
+            write=WriteNoise(kind="lognormal", sigma=self.sigma.value, source=sigma),
+            source=window,
+        )
