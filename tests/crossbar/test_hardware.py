@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from ohmloop.crossbar import Hardware
+from ohmloop.crossbar import ADC, DAC, Array, Hardware, Programming, Wires
 from ohmloop.device import DeviceModel, Estimate
+from ohmloop.errors import ConversionError
 
 
 def hardware(sigma: float = 0.5, rho: tuple[float, ...] | None = None, **kw: object) -> Hardware:
@@ -60,3 +61,30 @@ def test_gradient_is_the_factor() -> None:
 def test_misspelt_setting_is_refused() -> None:
     with pytest.raises(ValueError, match="Extra inputs"):
         Hardware(device="lognormal:0.1", convension="mean-1")
+
+
+def test_an_array_can_be_written_as_text() -> None:
+    text = "rows=64, columns=32,dac=6,adc=7,wire=2,lead=50,programming=cycle-verify,tolerance=0.03,remap=true"
+    array = Array.parse(text)
+    assert (array.rows, array.columns, array.remap) == (64, 32, True)
+    assert array.dac == DAC(bits=6)
+    assert array.adc == ADC(bits=7)
+    assert array.wires == Wires(row=2, column=2, source=50, sense=50)
+    assert array.programming == Programming(method="cycle-verify", tolerance=0.03)
+    assert Array.parse("") == Array()
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("rows", "write key=value"),
+        ("row=64", 'no "row".*Did you mean "rows"'),
+        ("adc=1", "adc.bits"),
+        ("mapping=pears", "mapping"),
+        ("wires=3", 'no "wires".*Did you mean "wire"'),
+        ("columns=1", "no room"),
+    ],
+)
+def test_text_that_names_no_array_is_refused(text: str, match: str) -> None:
+    with pytest.raises(ConversionError, match=match):
+        Array.parse(text)

@@ -1,12 +1,14 @@
-"""The hardware a network runs on: here, the device's law on weights; wires and converters later."""
+"""The hardware a network runs on: the published law on weights, or arrays of cells with all around them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ohmloop.crossbar._array import Array
 from ohmloop.device import DeviceModel, load_device
+from ohmloop.errors import ConversionError
 
 if TYPE_CHECKING:
     import torch
@@ -17,9 +19,12 @@ Convention = Literal["median-1", "mean-1"]
 class Hardware(BaseModel):
     """What an analog layer is made of.
 
-    The published law (arXiv 2412.02779): each programmed scalar theta becomes
+    Without an array, the published law (arXiv 2412.02779): each programmed scalar theta becomes
     ``theta * rho(|theta| / max|theta|) * exp(N(0, sigma^2))``, independent per scalar, with the
     maximum taken over the scalar's own tensor.
+
+    With an array, weights become conductances of the device's cells (`DeviceModel.cell`) in tiles, and products
+    go through converters, wires and read noise (`program_matrix`).
 
     Attributes:
         device: A `DeviceModel`, or anything `load_device` takes ("lognormal:0.4", a preset's
@@ -27,6 +32,8 @@ class Hardware(BaseModel):
         convention: ``"median-1"`` (the published one: the factor has median 1 and mean
             exp(sigma^2 / 2)) or ``"mean-1"`` (divided by that mean).
         use_rho: Whether the level table rho of the device is applied; False keeps only the noise.
+        array: The array that cells stand in; None for the law on weights.
+        seconds: Time since programming, for devices that drift; with an array only.
 
     >>> Hardware(device="lognormal:0.3").device.sigma.value
     0.3
@@ -37,6 +44,22 @@ class Hardware(BaseModel):
     device: DeviceModel
     convention: Convention = "median-1"
     use_rho: bool = True
+    array: Array | None = None
+    seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Hardware:
+        if self.array is None and self.seconds:
+            raise ConversionError(
+                "the law on weights knows no time; seconds needs an array: "
+                "Hardware(device=..., array=Array(), seconds=...)."
+            )
+        if self.array is not None and not (self.convention == "median-1" and self.use_rho):
+            raise ConversionError(
+                "convention and use_rho belong to the law on weights; an array's cells follow their device's "
+                "physics. Leave them out, or leave out the array."
+            )
+        return self
 
     @field_validator("device", mode="before")
     @classmethod
