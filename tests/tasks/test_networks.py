@@ -140,7 +140,7 @@ def test_residual_block_with_dead_convolutions_is_its_shortcut() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "match"),
     [
-        ("lenet", (1, 8, 8), r"28 x 28.*one of mlp, mlp-bn"),
+        ("lenet", (1, 8, 8), r"28 x 28.*one of linear, mlp, mlp-bn"),
         ("vgg11", GREY, "at least 32 x 32"),
         ("vit", (3, 30, 30), "patches"),
         ("cnn", (64,), "C x H x W"),

@@ -175,3 +175,20 @@ def test_documented_tasks_are_those_there_are() -> None:
     rows = [line for line in page.read_text("utf-8").splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in row.split("|")[1].replace("`", "").split()]
     assert sorted(named) == list(list_tasks())
+
+
+def test_letters_are_flipped_once_to_learn_and_twice_to_test() -> None:
+    t = task("letters")
+    (train, validation), test = t.development(0), t.test(0)
+    known = torch.cat([train.x, validation.x]).reshape(-1, 9)
+    labels = torch.cat([train.y, validation.y])
+    assert known.shape == (30, 9)
+    assert test.x.shape == (108, 1, 3, 3)
+    assert set(known.flatten().tolist()) == {-1.0, 1.0}
+    distance = (test.x.reshape(-1, 1, 9) != known).sum(-1)
+    # The letters are six pixels apart: two flips stay nearer to their own letter than to any other.
+    for label in range(3):
+        own = distance[test.y == label][:, labels == label].min(1).values
+        other = distance[test.y == label][:, labels != label].min(1).values
+        assert bool((own < other).all())
+    assert int(distance.min()) == 1

@@ -1,14 +1,15 @@
-"""Tasks that come with a package: digits, iris, penguins. Their test set is a fixed fifth."""
+"""Tasks that come with a package: digits, iris, penguins (their test set is a fixed fifth), and letters."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
-from ohmloop.tasks._entry import Entry, Source
+from ohmloop.tasks._entry import Data, Entry, Source
 from ohmloop.tasks._split import hold_out
 
 
@@ -42,6 +43,31 @@ def _penguins(folder: Path | None) -> Source:
     return hold_out(x, y)
 
 
+_LETTERS = {"z": "110 010 011", "v": "101 101 010", "n": "010 101 101"}
+
+
+def _letters(folder: Path | None) -> Source:
+    """Each letter as it is and with one pixel flipped; tested on two flipped pixels, all 36 pairs."""
+    shapes = [
+        np.array([1.0 if c == "1" else -1.0 for c in text if c != " "], dtype=np.float32)
+        for text in _LETTERS.values()
+    ]
+
+    def flipped(count: int) -> Data:
+        x, y = [], []
+        for label, shape in enumerate(shapes):
+            for pixels in itertools.combinations(range(9), count):
+                image = shape.copy()
+                image[list(pixels)] *= -1
+                x.append(image.reshape(1, 3, 3))
+                y.append(label)
+        return Data(np.stack(x), np.array(y, dtype=np.int64))
+
+    clean, once = flipped(0), flipped(1)
+    development = Data(np.concatenate([clean.x, once.x]), np.concatenate([clean.y, once.y]))
+    return Source(development, flipped(2))
+
+
 ENTRIES = {
     "digits": Entry(
         description="8 x 8 images of handwritten digits",
@@ -50,6 +76,21 @@ ENTRIES = {
         input_shape=(1, 8, 8),
         default_model="mlp",
         load=_digits,
+    ),
+    "letters": Entry(
+        description="3 x 3 letters z, v, n with one flipped pixel; tested with two flipped pixels",
+        citation=(
+            "task of Prezioso et al., Nature 521, 61 (2015), which put it on a 12 x 12 memristor array; their 30 "
+            "images are the development data here, the two-pixel test set is ours"
+        ),
+        n_classes=3,
+        input_shape=(1, 3, 3),
+        default_model="linear",
+        load=_letters,
+        scaling="none",
+        epochs=200,
+        batch_size=10,
+        lr=1e-2,
     ),
     "iris": Entry(
         description="four measures of iris flowers, three species",

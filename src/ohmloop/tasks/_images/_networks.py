@@ -25,6 +25,11 @@ def _mlp(shape: Sequence[int], n_classes: int, *, norm: bool) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(width, n_classes))
 
 
+def _linear(shape: Sequence[int], n_classes: int) -> nn.Module:
+    """Return a single layer, the perceptron that one small array holds."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), n_classes))
+
+
 def _is_image(shape: Sequence[int], least: int) -> bool:
     return len(shape) == 3 and min(shape[1:]) >= least
 
@@ -53,6 +58,7 @@ _at_least_28 = partial(_is_image, least=28)
 _at_least_32 = partial(_is_image, least=32)
 
 _NETWORKS = {
+    "linear": _Network(_linear, bool, _ANY),
     "mlp": _Network(partial(_mlp, norm=False), bool, _ANY),
     "mlp-bn": _Network(partial(_mlp, norm=True), bool, _ANY),
     "lenet": _Network(partial(_convnets.lenet, norm=False), _fits_lenet, _LENET),
@@ -80,7 +86,7 @@ def build_model(name: str, input_shape: Sequence[int], n_classes: int, seed: int
     """Return a reference network: it maps ``B x input_shape`` to logits ``B x n_classes``.
 
     Args:
-        name: "mlp" (two hidden layers of 100), "lenet" (LeNet-5), "cnn" (three convolutions), "alexnet"
+        name: "linear" (one layer), "mlp" (two hidden layers of 100), "lenet" (LeNet-5), "cnn" (three convolutions), "alexnet"
             (small), "vgg11", each also with batch norm as "...-bn"; "resnet8", "resnet18", "vit".
         input_shape: Shape of one input.
         n_classes: Outputs.
