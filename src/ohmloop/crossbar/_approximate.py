@@ -22,7 +22,7 @@ def approximate_transfer(conductance: Tensor, wires: Wires, *, iterations: int =
     Measured by bench/wires.py on random arrays (64 to 256 lines, 10 and 100 microsiemens at most, 1 ohm
     everywhere; r.m.s. error of the currents over their r.m.s., two iterations): the error grows with what the
     wires take. Where ideal wires would be 6 % off: below 0.01 % for inputs of one sign, 0.1 % for both signs;
-    50 % off: 0.5 % and 4 %; where most of the current is lost (190 % off): 5 % and 20 %. There, and for
+    50 % off: 0.3 % and 4 %; where most of the current is lost (190 % off): 2 % and 15 %. There, and for
     shorted cells or inputs that drive few rows only, use `transfer_matrix`. All figures stand in
     bench/results/wires.md.
 

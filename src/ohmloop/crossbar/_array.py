@@ -145,8 +145,8 @@ class Array(_Value):
     def parse(cls, text: str) -> Array:
         """Return what a text names, as command lines take it: "rows=64,columns=64,dac=8,adc=6,wire=1".
 
-        Beside the attributes above: ``dac`` and ``adc`` with their bits, ``wire`` with the ohms of a row and of a
-        column segment, ``lead`` with those of a driver and of a sense amplifier, ``programming`` with its
+        Beside the attributes above: ``dac`` and ``adc`` with their bits, ``wire`` with the ohms of a row and of
+        a column segment, ``lead`` with those of a driver and of a sense amplifier, ``programming`` with its
         method, ``tolerance`` and ``max_pulses`` of `Programming`. "" is the default array.
 
         Raises:

@@ -147,7 +147,7 @@ def _bundles(n: int, each: int, device: torch.device) -> list[slice]:
     """Cut ``n`` right-hand sides of ``each`` numbers likewise."""
     if device.type == "cpu" and n < FEW:
         return [slice(k, k + 1) for k in range(n)]
-    step = max(FEW, (2**20 if device.type == "cpu" else 2**25) // max(each, 1))
+    step = max(2 * FEW, (2**20 if device.type == "cpu" else 2**25) // max(each, 1))
     return [slice(k, k + step) for k in range(0, n, step)]
 
 
