@@ -10,6 +10,7 @@
     ├── ConversionError  a network cannot be put on analog hardware as asked
     ├── TaskError        a data set is missing, damaged or does not fit the task
     ├── TrainError       training settings or a run folder are wrong
+    ├── CertifyError     a statement about a network cannot be made from what was given
     ├── SearchError      a search space or its observations are wrong
     ├── StoreError       a campaign folder cannot be opened, read or written
     └── CampaignError    campaign.toml, a table or a decision does not fit the campaign
@@ -18,6 +19,7 @@
 __all__ = [
     "AnalysisError",
     "CampaignError",
+    "CertifyError",
     "ConversionError",
     "DeviceError",
     "IngestError",
@@ -64,6 +66,10 @@ class TaskError(OhmloopError, ValueError):
 
 class TrainError(OhmloopError, ValueError):
     """Training settings or a run folder are wrong."""
+
+
+class CertifyError(OhmloopError, ValueError):
+    """A statement about a network on imperfect devices cannot be made from what was given."""
 
 
 class SearchError(OhmloopError, ValueError):
