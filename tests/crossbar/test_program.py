@@ -495,3 +495,21 @@ def test_time_without_an_array_is_refused() -> None:
 def test_the_law_s_options_do_not_go_with_an_array() -> None:
     with pytest.raises(ValueError, match="convention"):
         Hardware(device="lognormal:0.1", array=Array(), convention="mean-1")
+
+
+def test_fast_wires_are_near_the_exact_ones_where_wires_take_little() -> None:
+    weight = matrix(16, 64)
+    array = {"rows": 64, "columns": 32, "wires": Wires(row=1.0, column=1.0, source=10.0)}
+    exact, fast, ideal = (
+        program_matrix(weight, hardware({**array, **change}), streams(1)).weight
+        for change in ({}, {"wire_solution": "fast"}, {"wires": None})
+    )
+    lost = float((ideal - exact).norm() / ideal.norm())
+    assert 0.005 < lost < 0.5
+    assert float((fast - exact).norm()) < 0.05 * float((ideal - exact).norm())
+
+
+def test_fast_wires_need_ohmic_cells() -> None:
+    array = {"wires": Wires(row=1.0), "wire_solution": "fast"}
+    with pytest.raises(ConversionError, match="ohmic"):
+        program_matrix(matrix(2, 2), hardware(array, v0=0.1), streams(1))

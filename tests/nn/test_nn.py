@@ -235,8 +235,8 @@ def test_summary_says_why_each_layer_is_digital() -> None:
     rows = {row.name: row for row in summary(model)}
     assert rows["fc"].analog
     for name, word in (
-        ("attention", "no analog form"),
-        ("lstm", "recurrent"),
+        ("attention", "unless where asks"),
+        ("lstm", "unless where asks"),
         ("norm", "normalisation"),
     ):
         assert not rows[name].analog

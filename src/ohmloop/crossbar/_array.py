@@ -112,6 +112,8 @@ class Array(_Value):
         dac: Converters of the rows; None drives exact voltages.
         adc: Converters of the columns; None reads exact currents.
         wires: Wire resistance; None for ideal wires.
+        wire_solution: "exact": the whole network, once for each programmed tile. "fast": `approximate_transfer`,
+            some fifty times faster; its error (bench/results/wires.md) is small where wires take little.
         programming: How cells are written.
         spare_columns: Columns of each tile that stand in for the columns with the largest fault error.
         remap: Whether a faulty cell's partner in a pair is set anew so that the difference comes nearest
@@ -135,6 +137,7 @@ class Array(_Value):
     dac: DAC | None = None
     adc: ADC | None = None
     wires: Wires | None = None
+    wire_solution: Literal["exact", "fast"] = "exact"
     programming: Programming = Programming()
     spare_columns: Annotated[int, Field(ge=0)] = 0
     remap: bool = False

@@ -86,6 +86,11 @@ class Hardware(BaseModel):
         """
         import torch
 
+        if self.array is not None:
+            raise ConversionError(
+                "perturb is the law on weights; this hardware has an array. Program the weights into it: "
+                "program_matrix(weight, hardware, streams), or ohmloop.nn.program(model, seed)."
+            )
         shape = theta.shape if n_devices is None else (n_devices, *theta.shape)
         sigma = self.device.sigma.value
         factor = torch.randn(shape, generator=generator, dtype=theta.dtype, device=theta.device)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ohmloop.crossbar._approximate import approximate_transfer
 from ohmloop.crossbar._array import Array, Programming
 from ohmloop.crossbar._faults import Masks, draw_faults, repaired
 from ohmloop.crossbar._hardware import Hardware
@@ -104,6 +105,10 @@ def _check_network(array: Array, physics: Physics) -> None:
                 "the range of numbers. Give the device's physics a lower read_voltage or a larger v0."
             )
     wired = array.wires is not None and not array.wires.ideal
+    if wired and not array.is_linear(physics) and array.wire_solution == "fast":
+        raise ConversionError(
+            'wire_solution="fast" is a linear map of ohmic cells; these are not (v0 is given). Use "exact".'
+        )
     if wired and physics.v0 is not None and array.encoding == "pulse-width":
         raise ConversionError(
             "pulse-width inputs on wires with cells that are not ohmic switch rows on and off during a read; "
@@ -314,11 +319,12 @@ def _layout(cells: _Cells, tile: Tile, array: Array) -> Tensor:
 def _through_wires(
     cells: _Cells, wires: Wires, array: Array, n_out: int, n_in: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the conductances that the ends of the wires see: the exact linear map of each tile."""
+    """Return the conductances that the ends of the wires see: the linear map of each tile."""
+    linear_map = transfer_matrix if array.wire_solution == "exact" else approximate_transfer
     plus, minus = torch.empty_like(cells.plus), torch.empty_like(cells.minus)
     n, slices = cells.plus.shape[:2]
     for tile in tiles_of(array, n_out, n_in):
-        seen = transfer_matrix(_layout(cells, tile, array), wires).to(plus.dtype)  # N x C x R
+        seen = linear_map(_layout(cells, tile, array), wires).to(plus.dtype)  # N x C x R
         if array.mapping == "offset":
             block = tile.outputs.start // array.outputs
             plus[:, 0, tile.outputs, tile.inputs] = seen[:, :-1]

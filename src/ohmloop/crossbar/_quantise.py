@@ -14,22 +14,37 @@ class _StraightThrough(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, full: Tensor, half: float) -> Tensor:
+    def forward(x: Tensor, full: Tensor, half: float, top: float | None) -> Tensor:
         return _round(x, full, half)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
-        x, full, _ = inputs
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, float, float | None], output: Tensor
+    ) -> None:
+        x, full, _, ctx.top = inputs
         ctx.save_for_backward(x, full)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         x, full = ctx.saved_tensors
-        if full.numel() == 1 and full.device.type == "cpu" and type(full) is Tensor:
-            # One pass over memory; what lies on the very edge counts as inside.
-            top = float(full) * (1 + 1e-6)
-            return torch.ops.aten.hardtanh_backward(grads[0], x, -top, top), None, None
-        return torch.where(x.abs() <= full, grads[0], grads[0].new_zeros(())), None, None
+        if ctx.top is not None:  # one pass over memory
+            inside = torch.ops.aten.hardtanh_backward(grads[0], x, -ctx.top, ctx.top)
+            return inside, None, None, None
+        inside = torch.where(x.abs() <= full, grads[0], grads[0].new_zeros(()))
+        return inside, None, None, None
+
+
+def _scalar(full: Tensor) -> float | None:
+    """Return one full scale as a number, a little larger so that its very edge counts as inside.
+
+    None where there are several, where reading it would wait for a GPU, or where `torch.func` hides it.
+    """
+    if full.numel() != 1 or full.device.type != "cpu":
+        return None
+    try:
+        return float(full) * (1 + 1e-6)
+    except RuntimeError:
+        return None
 
 
 def _round(x: Tensor, full: Tensor, half: float) -> Tensor:
@@ -53,6 +68,6 @@ def quantise(x: Tensor, full: Tensor, levels: int) -> Tensor:
     """
     half = (levels - 1) / 2
     if torch.is_grad_enabled() and x.requires_grad:
-        out: Tensor = _StraightThrough.apply(x, full, half)  # type: ignore[no-untyped-call]  # torch has no types here
+        out: Tensor = _StraightThrough.apply(x, full, half, _scalar(full))  # type: ignore[no-untyped-call]  # torch has no types here
         return out
     return _round(x, full, half)

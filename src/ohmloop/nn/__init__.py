@@ -1,13 +1,12 @@
 """PyTorch models on analog hardware: one device or many at once."""
 
 from ohmloop.nn._convert import (
-    LayerSummary,
     Where,
     analog_parameters,
     analogize,
     digitize,
     hardware_of,
-    summary,
+    has_arrays,
 )
 from ohmloop.nn._deploy import (
     Deployment,
@@ -18,38 +17,47 @@ from ohmloop.nn._deploy import (
 )
 from ohmloop.nn._draw import device_seed, draw, draw_fleet
 from ohmloop.nn._fleet import (
-    accuracy,
     evaluate_fleet,
     evaluate_fleets,
     evaluate_measure,
-    evaluating,
     fleet_forward,
-    score,
 )
+from ohmloop.nn._predict import predict, predict_fleet
+from ohmloop.nn._program import age, calibrate_converters, erase, program
 from ohmloop.nn._result import FleetResult
+from ohmloop.nn._scoring import accuracy, evaluating, score
+from ohmloop.nn._summary import LayerSummary, Summary, summary
 
 __all__ = [
     "Deployment",
     "FleetResult",
     "LayerSummary",
+    "Summary",
     "Where",
     "accuracy",
+    "age",
     "analog_parameters",
     "analogize",
+    "calibrate_converters",
     "check_deployment",
     "device_seed",
     "digitize",
     "draw",
     "draw_fleet",
+    "erase",
     "evaluate_fleet",
     "evaluate_fleets",
     "evaluate_measure",
     "evaluating",
     "fleet_forward",
     "hardware_of",
+    "has_arrays",
     "has_batch_norm",
     "matching",
     "nominal_batch_norm",
+    "predict",
+    "predict_fleet",
+    "program",
     "score",
     "summary",
 ]

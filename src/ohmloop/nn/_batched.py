@@ -209,7 +209,7 @@ class FleetRunner:
         assert self._layers is not None
         n = len(next(iter(stacked.values())))
         first = next(iter(self._layers.values()))
-        rows = _Rows(n, len(x), device_major=isinstance(first, nn.Linear))
+        rows = Rows(n, len(x), device_major=isinstance(first, nn.Linear))
         if corrector is not None:
             corrector.start()
         with _patched(self._model, self._layers, stacked, rows, self._sites, corrector):
@@ -235,7 +235,7 @@ class FleetRunner:
         return bool((got - expected).abs().max() <= 100 * torch.finfo(expected.dtype).eps * scale)
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """How N devices and B inputs lie in one batch dimension."""
 
     n: int
@@ -296,7 +296,7 @@ def _patched(
     model: nn.Module,
     layers: dict[str, nn.Module],
     stacked: dict[str, Tensor],
-    rows: _Rows,
+    rows: Rows,
     places: dict[str, nn.Module],
     corrector: Corrector | None,
 ) -> Iterator[None]:
@@ -319,16 +319,20 @@ def _patched(
                 patch(module, _max_pool(module))
         if corrector is not None:
             for name, module in places.items():
-                patch(module, _corrected(name, module, rows, corrector))
+                patch(module, corrected_rows(name, module, rows, corrector))
         yield
     finally:
         for module, before in reversed(changed):
             put_back(module, before)
 
 
-def _corrected(
-    name: str, module: nn.Module, rows: _Rows, corrector: Corrector
+def corrected_rows(
+    name: str,
+    module: nn.Module,
+    rows: Rows,
+    corrector: Callable[[str, nn.Module, Tensor], Tensor],
 ) -> Callable[[Tensor], Tensor]:
+    """Return a forward of a module that corrects many devices in one batch."""
     original = module.forward
 
     def forward(x: Tensor) -> Tensor:
@@ -345,7 +349,7 @@ def _shared(value: object, n: int) -> Tensor | None:
 
 
 def _linear(
-    module: nn.Module, weight: Tensor, bias: Tensor | None, rows: _Rows
+    module: nn.Module, weight: Tensor, bias: Tensor | None, rows: Rows
 ) -> Callable[[Tensor], Tensor]:
     n, batch = rows.n, rows.batch
 
@@ -365,7 +369,7 @@ def _linear(
 
 
 def _conv(
-    module: nn.Module, weight: Tensor, bias: Tensor | None, rows: _Rows
+    module: nn.Module, weight: Tensor, bias: Tensor | None, rows: Rows
 ) -> Callable[[Tensor], Tensor]:
     assert isinstance(module, nn.Conv1d | nn.Conv2d)
     unfoldable = (

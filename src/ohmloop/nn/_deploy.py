@@ -32,6 +32,9 @@ from torch import Tensor, nn
 
 from ohmloop.errors import ConversionError
 from ohmloop.nn._adapt import analog_layers
+from ohmloop.nn._conv import CONVS
+from ohmloop.nn._forms import has_channels
+from ohmloop.nn._transposed import TRANSPOSED
 
 Calibration = Literal["none", "batch-norm", "channel", "layer", "norm", "readout"]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -47,6 +50,9 @@ class Deployment(BaseModel):
         samples: Unlabelled inputs that each device is shown for it.
         mean_gain: Divide weights by the mean factor exp(sigma^2 / 2) of the device's law, known from its
             fit: needs no data. With the convention "mean-1" the factor is 1.
+        drift_gain: A digital gain for each analog matrix that makes up for the change of its summed conductance
+            since programming, read anew at the time of use (Joshi et al. 2020: global drift compensation); for
+            hardware with an array. Needs no data.
         arrays: Arrays that hold the same weights and whose outputs are averaged: so many times the hardware.
         adapter_rank: Rank of a digital low-rank adapter beside each analog layer, trained on each device to
             give the nominal network's outputs on its ``samples``; 0 for none (Hu et al., arXiv 2106.09685).
@@ -61,6 +67,7 @@ class Deployment(BaseModel):
     calibration: Calibration = "none"
     samples: Annotated[int, Field(ge=2)] = 64
     mean_gain: bool = False
+    drift_gain: bool = False
     arrays: Annotated[int, Field(ge=1, le=256)] = 1
     adapter_rank: Annotated[int, Field(ge=0)] = 0
     adapter_steps: Annotated[int, Field(ge=1)] = 50
@@ -108,6 +115,8 @@ class Deployment(BaseModel):
             parts.append(f"training of rank-{self.adapter_rank} digital adapters on each device")
         if self.mean_gain:
             parts.append("the law's mean factor")
+        if self.drift_gain:
+            parts.append("a reading of each array's summed conductance, now and after programming")
         if self.arrays > 1:
             parts.append(f"{self.arrays} arrays")
         return ", ".join(parts) or "nothing"
@@ -174,7 +183,7 @@ def sites(
                 or "RMSNorm" in type(module).__name__
             )
         else:
-            fits = name in layers
+            fits = name in layers or has_channels(module)
         if fits:
             found[name] = module
     if not found:
@@ -191,7 +200,7 @@ def sites(
 
 def channel_axis(module: nn.Module) -> int:
     """Return the axis of channels in the output of a module, counted as in ``B x ...``."""
-    return 1 if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.GroupNorm, *BATCH_NORMS)) else -1
+    return 1 if isinstance(module, (*CONVS, *TRANSPOSED, nn.GroupNorm, *BATCH_NORMS)) else -1
 
 
 class Statistics:

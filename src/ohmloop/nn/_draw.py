@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
-from ohmloop.nn._convert import analog_parameters, hardware_of
+from ohmloop.nn._convert import analog_parameters, need
 from ohmloop.nn._deploy import Deployment
 
 
@@ -30,8 +31,35 @@ def draw(
     Returns:
         Parameter name -> perturbed weights, in the parameter's own shape.
     """
-    hardware = hardware or hardware_of(model)
-    return {name: hardware.perturb(p, generator) for name, p in analog_parameters(model).items()}
+    of = own_hardware(model) if hardware is None else hardware
+    return {
+        name: _law(of, name).perturb(p, generator) for name, p in analog_parameters(model).items()
+    }
+
+
+def own_hardware(model: nn.Module) -> Hardware | dict[str, Hardware]:
+    """Return the hardware of ``model``: one, or that of each analog parameter where layers differ."""
+    record = need(model)
+    kinds = list(record.hardware.values())
+    return kinds[0] if all(h == kinds[0] for h in kinds) else record.parameters
+
+
+def _law(hardware: Hardware | Mapping[str, Hardware], name: str) -> Hardware:
+    """Return the law on one parameter's weights."""
+    found = hardware if isinstance(hardware, Hardware) else hardware[name]
+    if found.array is not None:
+        raise ConversionError(
+            f"{name} is on an array, which holds conductances; devices are drawn for the law on weights "
+            "only. Program a chip: program(model, seed)."
+        )
+    return found
+
+
+def programmed(
+    parameters: Mapping[str, Tensor], hardware: Hardware | Mapping[str, Hardware]
+) -> dict[str, Tensor]:
+    """Return what devices are programmed to, before noise."""
+    return {name: _law(hardware, name).deterministic(p) for name, p in parameters.items()}
 
 
 def device_seed(seed: int, device: int) -> int:
@@ -41,8 +69,15 @@ def device_seed(seed: int, device: int) -> int:
     odd step, because torch's CPU generator looks at those only: no two of the 2^32 devices of a fleet
     share a seed, which independent hashes could not promise.
     """
+    high, low = _hashed(seed)
+    return (high >> 1 << 32) | ((low + _STEP * device) % 2**32)
+
+
+@lru_cache(maxsize=64)
+def _hashed(seed: int) -> tuple[int, int]:
+    """Return two 32-bit numbers from a seed; kept, because a fleet asks once for each device."""
     high, low = np.random.SeedSequence(seed).generate_state(2)
-    return (int(high) >> 1 << 32) | ((int(low) + _STEP * device) % 2**32)
+    return int(high), int(low)
 
 
 _STEP = 0x9E3779B1  # odd, 2^32 divided by the golden ratio (Knuth, TAOCP 3, section 6.4)
@@ -62,13 +97,12 @@ def draw_fleet(
     Returns:
         Parameter name -> ``N x *shape``, without gradient.
     """
-    hardware = hardware or hardware_of(model)
+    of = own_hardware(model) if hardware is None else hardware
     with torch.no_grad():
-        parameters = {
-            name: hardware.deterministic(p.detach()) for name, p in analog_parameters(model).items()
-        }
+        own = {name: p.detach() for name, p in analog_parameters(model).items()}
+        parameters = programmed(own, of)
         noise = fleet_noise(parameters, devices, seed)
-        return apply_noise(parameters, noise, hardware)
+        return apply_noise(parameters, noise, of)
 
 
 def fleet_noise(
@@ -98,13 +132,15 @@ def fleet_noise(
 def apply_noise(
     parameters: dict[str, Tensor],
     noise: Tensor,
-    hardware: Hardware,
+    hardware: Hardware | Mapping[str, Hardware],
     deployment: Deployment | None = None,
 ) -> dict[str, Tensor]:
     """Return ``parameters * exp(sigma * noise)``, split by name; ``noise`` is left unchanged.
 
     Several arrays are averaged: they hold the same weights and their outputs add up.
     """
+    if not isinstance(hardware, Hardware):
+        return _apply_each(parameters, noise, hardware, deployment)
     sigma = hardware.device.sigma.value
     centred = hardware.convention == "mean-1" or (deployment is not None and deployment.mean_gain)
     shift = -0.5 * sigma * sigma if centred else 0.0
@@ -115,6 +151,22 @@ def apply_noise(
         stop = start + p.numel()
         block = factors[:, start:stop].reshape(-1, *p.shape)
         out[name] = (block * p).to(p.dtype)
+        start = stop
+    return out
+
+
+def _apply_each(
+    parameters: dict[str, Tensor],
+    noise: Tensor,
+    hardware: Mapping[str, Hardware],
+    deployment: Deployment | None,
+) -> dict[str, Tensor]:
+    """Do as `apply_noise` where layers differ: parameter by parameter."""
+    out: dict[str, Tensor] = {}
+    start = 0
+    for name, p in parameters.items():
+        stop = start + p.numel()
+        out |= apply_noise({name: p}, noise[..., start:stop], hardware[name], deployment)
         start = stop
     return out
 

@@ -18,8 +18,8 @@ class FleetResult:
         digital: Score of the nominal weights.
         metric: Name of the score ("accuracy", "R2", "perplexity", ...).
         is_higher_better: False for a perplexity or an error.
-        device: Name of the device model.
-        sigma: Its sigma.
+        device: Name of the device model; of all, where layers differ.
+        sigma: Its sigma; the largest, where layers differ.
         convention: "median-1" or "mean-1".
         deployment: What each device got beside its weights.
         seed: Of the fleet.

@@ -1,0 +1,160 @@
+"""Fleets of chips with arrays, scored: by outputs, or by what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ohmloop.crossbar import Hardware
+from ohmloop.nn._chips import READ_BATCH, ChipRunner, bytes_per_chip, kept_chip
+from ohmloop.nn._convert import need
+from ohmloop.nn._deploy import Deployment
+from ohmloop.nn._draw import chunk_of
+from ohmloop.nn._program import erase
+from ohmloop.nn._result import FleetResult
+from ohmloop.nn._scoring import (
+    _bytes_per_input,
+    _digital,
+    _nominal_batch,
+    _result,
+    _samples,
+    _statistics,
+    evaluating,
+)
+from ohmloop.progress import Progress, ProgressEvent
+from ohmloop.tasks import Metric
+
+Assigned = Hardware | Mapping[str, Hardware]
+
+
+def _same(model: nn.Module, hardware: Assigned) -> Hardware | None:
+    """Return the hardware to program instead of each layer's own; None for these."""
+    if isinstance(hardware, Hardware):
+        return hardware
+    assert dict(hardware) == need(model).parameters  # `own_hardware` made it
+    return None
+
+
+def score_chips(
+    model: nn.Module,
+    split: tuple[Tensor, Tensor],
+    hardwares: Sequence[Assigned],
+    *,
+    n_devices: int,
+    seed: int,
+    metric: Metric,
+    deployment: Deployment,
+    unlabelled: Tensor | None,
+    memory_budget: int,
+    batch_size: int | None,
+    progress: Progress,
+) -> list[FleetResult]:
+    """Do what `evaluate_fleets` promises, for chips with arrays."""
+    x, y = split
+    place = next(model.parameters()).device
+    samples = _samples(deployment, unlabelled, place)
+    totals: list[NDArray[np.float64]] = []
+    once = _nominal_batch(x)
+    batch = min(len(x), batch_size or READ_BATCH)
+    with evaluating(model), torch.no_grad(), kept_chip(model), ExitStack() as stack:
+        erase(model)
+        digital = _digital(model, x, y, place, batch_size or once, metric)
+        stack.enter_context(_statistics(model, deployment, unlabelled, once))
+        run = ChipRunner(model, deployment, samples)
+        chunk = _chunk(model, run, _same(model, hardwares[0]), x, n_devices, memory_budget, batch)
+        done, total = 0, len(hardwares) * n_devices
+        for start in range(0, n_devices, chunk):
+            devices = range(start, min(start + chunk, n_devices))
+            for k, hardware in enumerate(hardwares):
+                run.program(_same(model, hardware), devices, seed)
+                sums = sum(
+                    metric.totals(
+                        run(x[first : first + batch].to(place)),
+                        y[first : first + batch].to(place),
+                    )
+                    for first in range(0, len(x), batch)
+                )
+                assert isinstance(sums, Tensor)
+                if len(totals) == k:
+                    totals.append(np.zeros((n_devices, sums.shape[1])))
+                totals[k][start : start + len(devices)] = sums.cpu().numpy()
+                done += len(devices)
+                progress(ProgressEvent("fleet", done, total))
+    return [
+        _result(
+            metric.value(sums),
+            digital,
+            hardware,
+            deployment,
+            seed,
+            metric.name,
+            metric.is_higher_better,
+            len(x),
+        )
+        for sums, hardware in zip(totals, hardwares, strict=True)
+    ]
+
+
+def _chunk(
+    model: nn.Module,
+    run: ChipRunner,
+    hardware: Hardware | None,
+    x: Tensor,
+    n_devices: int,
+    memory_budget: int,
+    batch: int,
+) -> int:
+    """Return how many chips go through the model at once."""
+    place = next(model.parameters()).device
+    if n_devices == 1 or not run.fits_together(hardware, x[:8].to(place)):
+        return 1
+    most = max(batch, 0 if run.samples is None else len(run.samples))
+    # Noise and converters keep about four arrays of a layer's size beside its output.
+    activations = 4 * most * _bytes_per_input(model, x[:1].to(place))
+    return chunk_of(
+        n_devices, bytes_per_chip(model, run.deployment.arrays) + activations, memory_budget
+    )
+
+
+def measure_chips(
+    model: nn.Module,
+    measure: Callable[[nn.Module], float],
+    hardwares: Sequence[Assigned],
+    *,
+    name: str,
+    is_higher_better: bool,
+    n_devices: int,
+    seed: int,
+    deployment: Deployment,
+    unlabelled: Tensor | None,
+    progress: Progress,
+) -> list[FleetResult]:
+    """Do what `evaluate_measure` promises, for chips with arrays."""
+    place = next(model.parameters()).device
+    samples = _samples(deployment, unlabelled, place)
+    scores = np.zeros((len(hardwares), n_devices))
+    with evaluating(model), torch.no_grad(), kept_chip(model), ExitStack() as stack:
+        erase(model)
+        digital = float(measure(model))
+        if unlabelled is not None:
+            stack.enter_context(
+                _statistics(model, deployment, unlabelled, _nominal_batch(unlabelled))
+            )
+        run = ChipRunner(model, deployment, samples)
+        for device in range(n_devices):
+            for k, hardware in enumerate(hardwares):
+                run.program(_same(model, hardware), [device], seed)
+                with run.installed():
+                    scores[k, device] = measure(model)
+                progress(
+                    ProgressEvent("devices", device * len(hardwares) + k + 1, scores.size, name)
+                )
+    return [
+        _result(scores[k], digital, hardware, deployment, seed, name, is_higher_better, 1)
+        for k, hardware in enumerate(hardwares)
+    ]

@@ -1,0 +1,290 @@
+"""Fleets of chips with arrays: many at once where the network allows it, in bounded memory.
+
+The chips ride along in the batch dimension, one after the other; analog layers know their N matrices, digital
+layers see a larger batch. It is checked once per model, on a few inputs and two chips, against one chip at
+a time, which is the way where the network looks at its batch (experts, batch-wide statistics).
+
+Chip i draws all its random numbers, of programming and of reading, from a generator of its own, seeded by
+(seed, i): results do not depend on chunks. Noise that is fresh at each read follows the order of inputs, so the
+number of inputs of one pass is fixed (`READ_BATCH`) and never follows from the memory budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ohmloop.crossbar import Hardware, Streams
+from ohmloop.nn._adapt import adapted, train_adapters
+from ohmloop.nn._batched import Calibrated, Rows, corrected_rows
+from ohmloop.nn._convert import need
+from ohmloop.nn._deploy import (
+    Calibration,
+    Corrector,
+    Deployment,
+    Recorder,
+    Statistics,
+    corrected,
+    put_back,
+    readout,
+    sites,
+)
+from ohmloop.nn._draw import device_seed
+from ohmloop.nn._layer import Chip, analog_layers_of, state_of
+from ohmloop.nn._program import erase, install
+
+READ_BATCH = 128
+"""Inputs of one pass through chips, unless a batch size is given."""
+_CHECK_INPUTS = 3
+_CHECK_CHIPS = 2
+
+
+@contextmanager
+def kept_chip(model: nn.Module) -> Iterator[None]:
+    """Give ``model`` back the chip that it is, if any, whatever is programmed in between."""
+    states = [state_of(layer) for layer in analog_layers_of(model).values()]
+    before = [(s.chip, s.plan, s.held) for s in states]
+    try:
+        yield
+    finally:
+        for state, (chip, plan, held) in zip(states, before, strict=True):
+            state.erase()
+            state.chip, state.plan, state.held = chip, plan, held
+
+
+@contextmanager
+def nominal(model: nn.Module) -> Iterator[None]:
+    """While active, ``model`` computes with its nominal weights."""
+    states = [state_of(layer) for layer in analog_layers_of(model).values()]
+    before = [s.chip for s in states]
+    try:
+        for state in states:
+            state.chip = None
+        yield
+    finally:
+        for state, chip in zip(states, before, strict=True):
+            state.chip = chip
+
+
+class ChipRunner:
+    """Runs batches through chips of one model.
+
+    Args:
+        model: On hardware with an array, in eval mode.
+        deployment: What each chip gets beside its weights.
+        samples: Unlabelled inputs ``k x ...`` that each chip is shown, or None.
+    """
+
+    def __init__(self, model: nn.Module, deployment: Deployment, samples: Tensor | None) -> None:
+        self.model, self.deployment, self.samples = model, deployment, samples
+        self._names = frozenset(need(model).names)
+        self._reads_out = deployment.calibration == "readout"
+        self._kind: Calibration = "channel" if self._reads_out else deployment.calibration
+        self._sites = sites(model, self._kind, self._names) if self._kind != "none" else {}
+        self._chip: Chip | None = None
+        self._repeats = False
+        self._calibrated: Calibrated | None = None
+        self._statistics: Statistics | None = None
+        self._target: Tensor | None = None
+        if samples is not None:
+            self._see_nominal(samples)
+
+    def _see_nominal(self, samples: Tensor) -> None:
+        with nominal(self.model):
+            if self._kind not in ("none", "batch-norm"):
+                recorder = Recorder()
+                with corrected(self._sites, recorder):
+                    self.model(samples)
+                self._statistics = recorder.statistics
+            if self._reads_out:
+                self._target = self.model(samples)
+
+    def program(self, hardware: Hardware | None, devices: Sequence[int], seed: int) -> None:
+        """Become the chips of these numbers, and set what the deployment sets on them."""
+        place = next(self.model.parameters()).device
+        streams = Streams(
+            [torch.Generator(device=place).manual_seed(device_seed(seed, d)) for d in devices]
+        )
+        self._calibrated = None
+        install(self.model, streams, hardware=hardware, deployment=self.deployment)
+        state = state_of(next(iter(analog_layers_of(self.model).values())))
+        self._chip = state.chip
+        if self.samples is not None:
+            self._calibrated = self._calibrate(self.samples)
+
+    def fits_together(self, hardware: Hardware | None, x: Tensor) -> bool:
+        """Whether several chips in one batch give what each gives alone; the model is left without a chip."""
+        if self.deployment.adapter_rank:
+            return False
+        few = x[:_CHECK_INPUTS]
+        runner = ChipRunner(self.model, Deployment(arrays=self.deployment.arrays), None)
+        alone = []
+        for k in range(_CHECK_CHIPS):
+            runner.program(hardware, [k], 0)
+            alone.append(runner(few)[0])
+        expected = torch.stack(alone)
+        try:
+            # First with inputs that chips share, which saves work until the first analog layer; then with
+            # inputs repeated for each chip, as a residual around that layer needs it.
+            for self._repeats in (False, True):
+                runner.program(hardware, range(_CHECK_CHIPS), 0)
+                if runner._agrees(few, expected, self._sites, repeats=self._repeats):
+                    return True
+            return False
+        finally:
+            erase(self.model)
+            self._chip = None
+
+    def _agrees(
+        self, few: Tensor, expected: Tensor, places: dict[str, nn.Module], *, repeats: bool
+    ) -> bool:
+        self._repeats = repeats
+        try:
+            got = self._together(few, lambda name, module, out: out, places)
+        except (RuntimeError, IndexError, TypeError, ValueError, AssertionError):
+            # The model looks at its batch in a way that a longer one breaks.
+            return False
+        if got.shape != expected.shape:
+            return False
+        # A value on the edge of a converter's step may fall to the other side by rounding.
+        error = (got - expected).abs()
+        scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+        close = error <= 1e3 * torch.finfo(expected.dtype).eps * scale
+        return bool(close.double().mean() > 0.9)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``N x B x ...`` of inputs ``B x ...``."""
+        calibrated = self._calibrated
+        out = self._forward(x, calibrated)
+        if calibrated is None or calibrated.readout is None:
+            return out
+        matrix, centre, mean = calibrated.readout
+        return ((out.flatten(1, -2) - centre) @ matrix + mean).reshape(out.shape)
+
+    def _forward(self, x: Tensor, calibrated: Calibrated | None) -> Tensor:
+        assert self._chip is not None
+        if self._chip.n == 1:
+            with ExitStack() as stack:
+                self._enter(stack, calibrated)
+                out: Tensor = self.model(x)
+            return out.unsqueeze(0)
+        corrector = None if calibrated is None else calibrated.together
+        if corrector is not None:
+            corrector.start()
+        return self._together(x, corrector, self._sites if corrector is not None else {})
+
+    def _together(
+        self,
+        x: Tensor,
+        change: Callable[[str, nn.Module, Tensor], Tensor] | None,
+        places: dict[str, nn.Module],
+    ) -> Tensor:
+        chip = self._chip
+        assert chip is not None
+        rows = Rows(chip.n, len(x), device_major=True)
+        chip.batch = 0 if self._repeats else len(x)
+        given = x.repeat(chip.n, *[1] * (x.ndim - 1)) if self._repeats else x
+        patched: list[tuple[nn.Module, object]] = []
+        try:
+            for name, module in places.items() if change is not None else ():
+                assert change is not None
+                patched.append((module, module.__dict__.get("forward")))
+                module.__dict__["forward"] = corrected_rows(name, module, rows, change)
+            out: Tensor = self.model(given)
+        finally:
+            chip.batch = None
+            for module, before in reversed(patched):
+                put_back(module, before)
+        if len(out) == len(x) and chip.n > 1:  # no analog layer on the way
+            return out.unsqueeze(0).expand(chip.n, *out.shape)
+        return rows.split(out)
+
+    def _enter(self, stack: ExitStack, calibrated: Calibrated | None) -> None:
+        """Correct one chip while ``stack`` lasts."""
+        if calibrated is None:
+            return
+        corrector, adapters = calibrated.each[0]
+        if corrector is not None:
+            corrector.start()
+            stack.enter_context(corrected(self._sites, corrector))
+        if adapters is not None:
+            stack.enter_context(adapted(self.model, adapters))
+
+    def _calibrate(self, samples: Tensor) -> Calibrated:
+        assert self._chip is not None
+        corrector = Corrector(self._kind, self._statistics) if self._sites else None
+        if self._chip.n > 1:
+            found = Calibrated(corrector, [], None)
+        else:
+            found = Calibrated(None, [(corrector, None)], None)
+        if corrector is not None:
+            self._forward(samples, found)
+            corrector.measuring = False
+        if self.deployment.adapter_rank:
+            found = self._adapt(samples, found)
+        if self._target is not None:
+            out = self._forward(samples, found)
+            found = found._replace(readout=readout(out, self._target))
+        return found
+
+    def _adapt(self, samples: Tensor, found: Calibrated) -> Calibrated:
+        corrector = found.each[0][0]
+        chip = self._chip
+
+        def on_chip(x: Tensor, trained: object) -> Tensor:
+            states = [state_of(layer) for layer in analog_layers_of(self.model).values()]
+            for state in states:
+                state.chip = chip
+            try:
+                return self._forward(x, Calibrated(None, [(corrector, trained)], None))[0]  # type: ignore[list-item]  # adapters
+            finally:
+                for state in states:
+                    state.chip = None
+
+        with nominal(self.model):
+            adapters = train_adapters(
+                self.model,
+                self._names,
+                samples,
+                on_chip,
+                rank=self.deployment.adapter_rank,
+                steps=self.deployment.adapter_steps,
+            )
+        return Calibrated(None, [(corrector, adapters)], None)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """While active, the model itself is the chip, with all its corrections."""
+        calibrated = self._calibrated
+        with ExitStack() as stack:
+            self._enter(stack, calibrated)
+            if calibrated is not None:
+                corrector = calibrated.each[0][0]
+                if corrector is not None:
+                    handle = self.model.register_forward_pre_hook(lambda m, x: corrector.start())
+                    stack.callback(handle.remove)
+            if calibrated is not None and calibrated.readout is not None:
+                matrix, centre, mean = calibrated.readout
+                after = self.model.register_forward_hook(
+                    lambda m, x, out: (out - centre[0]) @ matrix[0] + mean
+                )
+                stack.callback(after.remove)
+            yield
+
+
+def bytes_per_chip(model: nn.Module, arrays: int) -> int:
+    """Return the memory that one programmed chip takes, and the peak while its largest matrix is written."""
+    total = largest = 0
+    for layer in analog_layers_of(model).values():
+        state = state_of(layer)
+        array = state.hardware.array
+        assert array is not None
+        is_noisy = not state.hardware.device.cell().read.is_zero
+        for matrix in state.form.matrices(layer) if state.is_analog else ():
+            n = matrix.stack(layer).numel() * array.slices
+            total += 4 * n * (1 + is_noisy) * arrays
+            largest = max(largest, 40 * n)
+    return total + largest

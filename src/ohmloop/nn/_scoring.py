@@ -1,0 +1,174 @@
+"""What evaluations share: eval mode, scores of the nominal weights, sizes of chunks, results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ohmloop.crossbar import Hardware
+from ohmloop.errors import ConversionError
+from ohmloop.nn._convert import need
+from ohmloop.nn._deploy import Deployment, nominal_batch_norm, too_few_inputs
+from ohmloop.nn._draw import bytes_per_device, chunk_of
+from ohmloop.nn._result import FleetResult
+from ohmloop.tasks import Accuracy, Metric
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` into eval mode, and every module back into its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def accuracy(model: nn.Module, split: tuple[Tensor, Tensor], batch_size: int = 1024) -> float:
+    """Return the accuracy of the nominal weights on ``split``, in eval mode."""
+    return score(model, split, Accuracy(), batch_size)
+
+
+def score(
+    model: nn.Module,
+    split: tuple[Tensor, Tensor],
+    metric: Metric,
+    batch_size: int | None = None,
+) -> float:
+    """Return the score of the nominal weights on ``split``, in eval mode."""
+    x, y = split
+    with evaluating(model), torch.inference_mode():
+        place = next(model.parameters()).device
+        return _digital(model, x, y, place, batch_size or _nominal_batch(x), metric)
+
+
+def _digital(
+    model: nn.Module, x: Tensor, y: Tensor, place: torch.device, batch: int, metric: Metric
+) -> float:
+    total = sum(
+        metric.totals(model(x[k : k + batch].to(place)).unsqueeze(0), y[k : k + batch].to(place))
+        for k in range(0, len(x), batch)
+    )
+    assert isinstance(total, Tensor)
+    return float(metric.value(total.cpu().numpy())[0])
+
+
+def _nominal_batch(x: Tensor) -> int:
+    """Return a batch of inputs whose activations stay small: about 1,024 images of 32 x 32."""
+    return max(1, min(1024, 2**22 // max(1, x[0].numel())))
+
+
+CACHE = 12 * 2**20
+"""Bytes of activations that a CPU keeps near its cores; larger chunks only add memory traffic."""
+
+
+def _chunks(
+    model: nn.Module,
+    x: Tensor,
+    place: torch.device,
+    n_devices: int,
+    memory_budget: int,
+    batch_size: int | None,
+    n_samples: int,
+    arrays: int,
+) -> tuple[int, int]:
+    """Return how many devices, and how many inputs, go through the model at once."""
+    per_input = _bytes_per_input(model, x[:1].to(place))
+    weights = bytes_per_device(model, arrays)
+    near = CACHE if place.type == "cpu" else memory_budget
+    # A third of the room for weights; the rest for activations, with no sliver of a batch.
+    chunk = chunk_of(n_devices, weights, min(near, memory_budget) // 3)
+    batch = batch_size or max(
+        chunk_of(len(x), chunk * per_input, min(near, memory_budget) // 2), min(len(x), 32)
+    )
+    most = max(batch, n_samples)  # calibration passes hold all their samples at once
+    return min(chunk, chunk_of(n_devices, weights + most * per_input, memory_budget)), batch
+
+
+def _bytes_per_input(model: nn.Module, x: Tensor) -> int:
+    """Return the activation memory of one input on one device: the two largest neighbours' sum.
+
+    Inputs of a layer live while its output is made, hence the factor of two on the largest.
+    """
+    largest = x.numel() * x.element_size()
+    handles = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel() * output.element_size())
+
+    for module in model.modules():
+        handles.append(module.register_forward_hook(note))
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return 2 * largest
+
+
+def _samples(
+    deployment: Deployment, unlabelled: Tensor | None, place: torch.device
+) -> Tensor | None:
+    if not deployment.sees_inputs:
+        return None
+    found = 0 if unlabelled is None else len(unlabelled)
+    if unlabelled is None or found < deployment.samples:
+        raise too_few_inputs(deployment, found)
+    return unlabelled[: deployment.samples].to(place)
+
+
+def _statistics(
+    model: nn.Module, deployment: Deployment, unlabelled: Tensor | None, batch: int
+) -> AbstractContextManager[None]:
+    """Give batch norm the nominal weights' statistics where devices are brought to the nominal network."""
+    if deployment.calibration in ("channel", "layer", "readout") and unlabelled is not None:
+        return nominal_batch_norm(model, unlabelled, batch)
+    return nullcontext()
+
+
+def _checked(
+    model: nn.Module, split: tuple[Tensor, Tensor], n_devices: int
+) -> tuple[Tensor, Tensor]:
+    need(model)
+    x, y = split
+    if len(x) == 0 or len(x) != len(y) or n_devices < 1:
+        raise ConversionError(
+            f"a fleet needs at least one device and one input, and as many labels as inputs; "
+            f"received {n_devices} devices, {len(x)} inputs, {len(y)} labels."
+        )
+    return x, y
+
+
+def _result(
+    scores: NDArray[np.float64],
+    digital: float,
+    hardware: Hardware | Mapping[str, Hardware],
+    deployment: Deployment,
+    seed: int,
+    metric: str,
+    is_higher_better: bool,
+    n_samples: int,
+) -> FleetResult:
+    every = [hardware] if isinstance(hardware, Hardware) else list(hardware.values())
+    return FleetResult(
+        scores=scores,
+        digital=digital,
+        metric=metric,
+        is_higher_better=is_higher_better,
+        device=" + ".join(dict.fromkeys(h.device.name for h in every)),
+        sigma=max(h.device.sigma.value for h in every),
+        convention=" + ".join(dict.fromkeys(h.convention for h in every)),
+        deployment=str(deployment),
+        seed=seed,
+        n_samples=n_samples,
+    )
