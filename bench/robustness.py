@@ -337,16 +337,19 @@ def kept(row: Comparison, model: str, study: Study) -> dict[str, object]:
         "clean": row.clean.tolist(),
         "mean": row.scores.mean((1, 2)).tolist(),
         "std": row.scores.std((1, 2)).tolist(),
-        "worst_tenth": np.sort(row.scores.reshape(len(study.sigmas), -1), 1)[
-            :, : max(1, row.scores[0].size // 10)
-        ]
-        .mean(1)
-        .tolist(),
+        "worst_tenth": worst_tenth(row.scores, row.is_higher_better).tolist(),
         "mean_by_seed": row.scores.mean(2).tolist(),
         "settings": row.settings,
         "rank_correlations": row.rank_correlations,
         "seconds": row.seconds,
     }
+
+
+def worst_tenth(scores: np.ndarray, is_higher_better: bool) -> np.ndarray:
+    """Return the mean of the worst tenth of all devices and seeds, one for each sigma."""
+    ranked = np.sort(scores.reshape(len(scores), -1), axis=1)
+    worst = ranked if is_higher_better else ranked[:, ::-1]
+    return worst[:, : max(1, ranked.shape[1] // 10)].mean(1)
 
 
 def table(study: Study, result: dict[str, object]) -> str:
@@ -355,8 +358,10 @@ def table(study: Study, result: dict[str, object]) -> str:
     assert isinstance(rows, list)
     lines = [
         f"# {study.name}\n",
-        f"{rows[0]['metric']} on test data, mean over {study.seeds} seed(s) x {study.n_devices} devices "
-        f"(simulated); ± is the standard deviation over both at sigma .587. {result['seconds']:.0f} s.",
+        f"{rows[0]['metric']}{'' if rows[0]['is_higher_better'] else ' (lower is better)'} on test data, "
+        f"mean over {study.seeds} seed(s) x {study.n_devices} devices "
+        f"(simulated); ± is the standard deviation over both at sigma .587. {result['seconds']:.0f} s, without "
+        "trainings that were kept from an earlier run.",
         f"Epochs {study.epochs}, development samples {study.limit or 'all'}, test samples "
         f"{study.test_limit or 'all'}; objectives at sigma {', '.join(map(str, study.objective))}.",
         "`deployment` none: weights alone. channel, readout, layer, batch-norm: each device is shown 64 "
@@ -392,6 +397,11 @@ def spread(row: dict[str, object]) -> float:
     return float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0
 
 
+def lost(clean: float, score: float, is_higher_better: bool) -> float:
+    """Return what devices lose against a digital score; positive if they are worse."""
+    return clean - score if is_higher_better else score - clean
+
+
 def claims(rows: list[dict[str, object]], model: str, at: int, study: Study) -> str:
     """Return what the table says about the paper's claim and ours, in sentences that are computed."""
     mine = [r for r in rows if r["model"] == model]
@@ -404,18 +414,21 @@ def claims(rows: list[dict[str, object]], model: str, at: int, study: Study) -> 
     out = []
     if plain is None or ours is None:
         return ""
+    higher = bool(plain["is_higher_better"])
     clean = float(np.mean(plain["clean"]))  # type: ignore[arg-type]
+    bound = 0.9 * clean if higher else clean / 0.9
     usable = {
-        name: row["mean"][at] >= 0.9 * clean  # type: ignore[index]
+        name: row["mean"][at] >= bound if higher else row["mean"][at] <= bound  # type: ignore[index]
         for name, row in (("plain training", plain), ("bayesmulti", theirs), ("steady", ours))
         if row is not None
     }
     words = ", ".join(f"{name} {'yes' if yes else 'no'}" for name, yes in usable.items())
+    share = "90 % of" if higher else "10/9 of"
     out.append(
-        f"Usable at sigma .587 (90 % of plain training's clean score, {0.9 * clean:.3f}): {words}."
+        f"Usable at sigma .587 ({share} plain training's clean score, {bound:.3f}): {words}."
     )
     if theirs is not None:
-        loss = [clean - r["mean"][at] for r in (theirs, ours)]  # type: ignore[index]
+        loss = [lost(clean, r["mean"][at], higher) for r in (theirs, ours)]  # type: ignore[index]
         out.append(
             f"Loss at .587 against plain training's clean score: bayesmulti {loss[0]:.3f}, steady with readout "
             f"{loss[1]:.3f}, ratio {loss[1] / loss[0]:.2f} (aim .20)."
@@ -423,9 +436,11 @@ def claims(rows: list[dict[str, object]], model: str, at: int, study: Study) -> 
     for name, row in (("bayesmulti", theirs), ("steady with readout", ours)):
         if row is not None:
             ratios = np.array(row["mean"]) / np.array(plain["mean"])
+            ratios = ratios if higher else 1 / ratios
             k = int(ratios.argmax())
+            words = f"{name} to plain training" if higher else f"plain training to {name}"
             out.append(
-                f"Largest ratio of {name} to plain training: {ratios[k]:.1f} at sigma {study.sigmas[k]:g} "
+                f"Largest ratio of {words}: {ratios[k]:.1f} at sigma {study.sigmas[k]:g} "
                 f"({row['mean'][k]:.3f} against {plain['mean'][k]:.3f})."  # type: ignore[index]
             )
     return "\n".join(f"* {line}" for line in out) + "\n"
@@ -524,7 +539,9 @@ def summary_lines(
         clean = float(np.mean(plain["clean"])) if plain else float("nan")  # type: ignore[arg-type]
         ratio = "–"
         if theirs and ours:
-            ratio = f"{(clean - ours['mean'][k]) / (clean - theirs['mean'][k]):.2f}"  # type: ignore[index]
+            higher = bool(ours["is_higher_better"])
+            parts = [lost(clean, r["mean"][k], higher) for r in (ours, theirs)]  # type: ignore[index]
+            ratio = f"{parts[0] / parts[1]:.2f}"
         cells = [f"{r['mean'][k]:.3f} ± {r['std'][k]:.3f}" if r else "–" for r in found]  # type: ignore[index]
         out.append([f"{task}, {model}", f"{sigma:g}", f"{clean:.3f}", *cells, ratio])
     return out

@@ -94,15 +94,35 @@ def train(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    device: Annotated[list[str] | None, typer.Option(help="A device; may be given again.")] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A device; may be given again. By default what the run was trained for.",
+        ),
+    ] = None,
     sigma: Annotated[str | None, typer.Option(help="Log-normal levels, like 0.2,0.5,1.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Virtual devices for each.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of the virtual devices.")] = 0,
-    convention: Annotated[str, typer.Option(help="median-1 (published) or mean-1.")] = "median-1",
+    convention: Annotated[
+        str | None,
+        typer.Option(help="Of the devices named: median-1 (published, the default) or mean-1."),
+    ] = None,
+    array: Annotated[
+        str | None,
+        typer.Option(
+            help="Write the network into arrays: rows=64,columns=64,dac=8,adc=8,wire=1,"
+            "programming=cycle-verify; '' for the default array.",
+        ),
+    ] = None,
     deployment: Deployed = None,
-    test_limit: Annotated[int | None, typer.Option(min=1, help="Use only that many.")] = None,
+    test_limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only that many test samples; not by doing.")
+    ] = None,
     by_doing: Annotated[
-        bool, typer.Option("--by-doing", help="Score by driving, decoding or detecting.")
+        bool,
+        typer.Option(
+            "--by-doing", help="Score by driving, decoding or detecting, where the task can."
+        ),
     ] = False,
     json_: Json = False,
 ) -> None:
@@ -110,16 +130,25 @@ def evaluate(
     from ohmloop.nn import Deployment
     from ohmloop.train import evaluate_run, load_run
 
-    if convention not in ("median-1", "mean-1"):
+    if convention not in (None, "median-1", "mean-1"):
         raise typer.BadParameter(f"--convention is median-1 or mean-1; received {convention!r}.")
-    found = load_run(run)
     names = list(device or []) + [
         f"lognormal:{s:g}" for s in (number_list(sigma, "--sigma") if sigma else [])
     ]
+    if convention is not None and not names:
+        raise typer.BadParameter("--convention belongs to --device or --sigma; give one of them.")
+    hardwares = _hardwares(names, convention or "median-1", array) if names else None
+    found = load_run(run)
+    if hardwares is None and array is not None:
+        own = [h["device"] for h in found.config["hardware"]]
+        hardwares = _on_arrays(own, array)
+    if not names:
+        trained_for = ", ".join(h["device"]["name"] for h in found.config["hardware"])
+        typer.echo(f"No --device, no --sigma: on what it was trained for: {trained_for}.", err=True)
     with bars() as progress:
         fleets = evaluate_run(
             found,
-            _hardwares(names or ["lognormal:0.5"], convention),
+            hardwares,
             deployment=Deployment.parse(deployment or found.config.get("deployment", "none")),
             n_devices=devices,
             seed=seed,
@@ -252,10 +281,23 @@ def tasks(json_: Json = False) -> None:
         typer.echo(f"{'':<16} {row.metric}; networks: {', '.join(row.models)}; data: {row.data}")
 
 
-def _hardwares(names: list[str], convention: str) -> list[Hardware]:
+def _on_arrays(devices: list[Any], array: str) -> list[Hardware]:
+    from ohmloop.crossbar import Array, Hardware
+
+    placed = Array.parse(array)
+    return [Hardware.model_validate({"device": d, "array": placed}) for d in devices]
+
+
+def _hardwares(names: list[str], convention: str, array: str | None = None) -> list[Hardware]:
     from ohmloop.crossbar import Hardware
     from ohmloop.device import load_device
 
+    if array is not None:
+        if convention != "median-1":
+            raise typer.BadParameter(
+                "--convention belongs to the law on weights; leave out --array."
+            )
+        return _on_arrays([load_device(name) for name in names], array)
     # Loaded here, so that a wrong name is said in one line.
     return [
         Hardware.model_validate({"device": load_device(name), "convention": convention})

@@ -196,6 +196,12 @@ def _hardwares(hardware: Hardware | Sequence[Hardware] | None) -> tuple[Hardware
     found = (hardware,) if isinstance(hardware, Hardware) else tuple(hardware)
     if not found:
         raise TrainError("at least one hardware is needed; received an empty list.")
+    if any(h.array is not None for h in found):
+        raise TrainError(
+            "methods train for a device's law, not for an array. Train with Hardware(device=...), then score the "
+            "run on arrays (`ohmloop evaluate RUN --array rows=64,columns=64`); to train through the arrays, "
+            "write the loop with ohmloop.nn.program(model, generator, differentiable=True)."
+        )
     return found
 
 
@@ -284,14 +290,17 @@ def load_run(folder: str | Path) -> Run:
         model.load_state_dict(torch.load(path / "weights.pt", weights_only=True))
     except (OSError, RuntimeError, KeyError, EOFError, ValueError, *_DAMAGE) as error:
         raise TrainError(f"{path / 'weights.pt'} is damaged: {error}.") from error
-    where = None if config["where"] == "None" else _literal(config["where"])
-    analogize(model, Hardware.model_validate(config["hardware"][0]), where=where)
+    analogize(model, Hardware.model_validate(config["hardware"][0]), where=where_of(config))
     return Run(model.eval(), found, config)
 
 
-def _literal(text: str) -> Where:
+def where_of(config: dict[str, Any]) -> Where:
+    """Return which layers a run made analog; TrainError if its configuration cannot say."""
     import ast
 
+    text = config["where"]
+    if text == "None":
+        return None
     try:
         value: Where = ast.literal_eval(text)
     except (ValueError, SyntaxError) as error:

@@ -327,7 +327,8 @@ class Steady(Method):
 
     Attributes:
         strength: Level of the noise over the device's own (the root mean square of all its sigmas if it is
-            trained for several); None to search for it and for the next six that are None.
+            trained for several), 0 for plain training; None to search for it, plain training among the
+            candidates, and for the next six that are None.
         slope: Logarithm of the ratio of the last layer's level to the first's.
         first: Further factor of the first layer's level.
         last: Further factor of the last layer's level.
@@ -339,17 +340,19 @@ class Steady(Method):
         match: Whether training corrects analog outputs by channel, as calibration does on a device: two
             passes a step.
         length: Epochs of the network that is kept, over those of one plain training. None: what a budget of
-            four plain trainings leaves after the other trials of the search (2.8 of them, where a tenth of a
-            training is at least one epoch); 2.8 without a search.
+            four plain trainings leaves after a teacher and the other trials of the search (2.5 of them,
+            where nothing is taught and a tenth of a training is at least one epoch); without a search 2.8,
+            or what is left.
         ramp: Share of the epochs over which the level grows from 0.
-        clean_floor: Loss of digital validation score that a setting may have against the best of its round.
-        n_trials: Trials of the search's first round.
+        clean_floor: Loss of digital validation score that a noise may have against the best one of its round.
+        n_trials: Trials of the search's first round, as far as half of the budget pays for all but the
+            winner. None: six, as far as three eighths of it do.
         n_draws: Devices drawn for the objective.
     """
 
     deployment: ClassVar[str] = "readout"
 
-    strength: Annotated[float, Field(gt=0, lt=20)] | None = None
+    strength: Annotated[float, Field(ge=0, lt=20)] | None = None
     slope: float | None = None
     first: Annotated[float, Field(ge=0)] | None = None
     last: Annotated[float, Field(ge=0)] | None = None
@@ -361,7 +364,7 @@ class Steady(Method):
     length: Annotated[float, Field(gt=0)] | None = None
     ramp: Share = 0.0
     clean_floor: Annotated[float, Field(ge=0)] = 0.03
-    n_trials: Annotated[int, Field(ge=4)] = 8
+    n_trials: Annotated[int, Field(ge=4)] | None = None
     n_draws: Annotated[int, Field(ge=1)] = 10
 
 

@@ -2,16 +2,16 @@
 
 1. Forks: settings of the noise start from the same weights (fresh ones; the pretrained network's, which then
    also teaches) and are trained for a tenth of a plain training's epochs: first the grid of one global level,
-   then proposals by Bayesian optimisation. They are judged by mean and worst-tenth score on devices drawn from
-   the law, on validation data, after the calibration that devices get; settings whose digital score lies more
-   than ``clean_floor`` below the best count as failed.
-2. Rounds: the better half goes on from its own weights to two tenths, the better half of these to four
-   tenths, the winner to ``length`` trainings. Nothing is started again: the lineage that won is what is kept.
+   no noise among it, then proposals by Bayesian optimisation. They are judged by mean and worst-tenth score on
+   devices drawn from the law, on validation data, after the calibration that devices get; settings whose
+   digital score lies more than ``clean_floor`` below the best with noise count as failed.
+2. Rounds: half of them, plain training and the best noises, go on from their own weights to two tenths; plain
+   training and the best noise to one whole training; the better of the two to the end of the budget. Nothing is
+   started again: the lineage that won is what is kept.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import multiprocessing
@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from ohmloop import bo
+from ohmloop.errors import TrainError
 from ohmloop.nn import has_batch_norm, nominal_batch_norm, score
 from ohmloop.progress import ProgressEvent, silent
 from ohmloop.train._folder import write_json
@@ -34,11 +35,19 @@ from ohmloop.train._noise import Noise
 from ohmloop.train._setting import Outcome, Setting, Trial, utility
 
 BUDGET = 4.0
-"""Plain trainings that the whole search may cost; passes of ``match`` count."""
-ROUNDS = (0.1, 0.2, 0.4)
-"""Plain trainings after which settings are judged; the winner goes on to ``length`` of them."""
-GRID = (0.8, 1.25, 2.0)
-"""Strengths of the one-level grid, over the device's own noise; always among the trials."""
+"""Plain trainings that the whole may cost; a teacher that is trained first and passes of ``match`` count."""
+ROUNDS = (0.025, 0.05, 0.25)
+"""Shares of the epochs that there are, after which settings are judged. The last round is long: noise slows
+learning and pays late, so that early ones cannot tell what plain training and training with noise are worth."""
+N_TRIALS = 6
+SEARCHED = (0.375, 0.5)
+"""Share of the epochs that go into settings other than the winner, at most: with so many settings, or with a
+number that the user gives."""
+GRID = (1.25, 0.0, 0.8, 2.0)
+"""Strengths of the one-level grid, over the device's own noise; 0 is plain training. They are the first trials;
+where an epoch is so much of a training that not all can be tried, the last are left out."""
+LENGTH = 2.8
+"""Plain trainings of a network whose strength is fixed, if the budget has them."""
 MAX_LEVEL = 2.5
 NO_CLIP = 6.0
 """A clip at so many deviations cuts hardly anything: the search's "none"."""
@@ -75,48 +84,59 @@ def train_steady(
     if has_batch_norm(start):
         method = method.model_copy(update={"match": False})  # Batch norm matches by itself.
     recipe = setting.recipe
-    long = recipe._replace(epochs=_epochs(method, recipe.epochs))
+    total = _left(method, recipe.epochs, cost)
+    long = recipe._replace(epochs=_epochs(method, recipe.epochs, total))
     taught = setting._replace(
         recipe=long,
         lesson=setting.lesson._replace(teacher=start if _is_taught(setting, method) else None),
     )
-    if method.strength is None:
-        return _search(taught, method, start, folder, cost, recipe.epochs)
+    if method.strength is None and setting.sigma:
+        rounds = _rounds(_trials(method, total), total)
+        outcome, noise, trials, epochs = _search(taught, method, start, folder, rounds)
+        return outcome, noise, trials, cost + epochs / recipe.epochs
     noise = _noise(taught, method, _CENTRE)
     outcome = taught.train(_fork(setting, start), noise, folder / "main", method.name)
     return outcome, noise, (), cost + noise.passes * long.epochs / recipe.epochs
 
 
-def _stops(unit: int) -> list[int]:
-    """Return the epochs after which settings are judged; ``unit`` is those of one plain training."""
-    return sorted({max(1, round(share * unit)) for share in ROUNDS})
+def _left(method: Steady, unit: int, spent: float) -> int:
+    """Return the epochs that the budget holds after a teacher; ``unit`` is those of one plain training."""
+    return math.floor((BUDGET - spent) * unit / (2 if method.match else 1) + 1e-9)
 
 
-def _others(n_trials: int, unit: int) -> int:
+def _rounds(n_trials: int, total: int) -> list[tuple[int, int]]:
+    """Return the rounds of a search of ``total`` epochs: (settings that are trained on, until which epoch)."""
+    first, second, last = (max(1, round(share * total)) for share in ROUNDS)
+    rounds = {first: n_trials}
+    rounds.setdefault(second, max(2, n_trials // 2))  # Few epochs make rounds fall together.
+    rounds.setdefault(last, 2)
+    return [(min(n, n_trials), stop) for stop, n in rounds.items()]
+
+
+def _others(n_trials: int, total: int) -> int:
     """Return the epochs that go into settings other than the winner."""
-    others, alive, last = 0, n_trials, 0
-    for stop in _stops(unit):
-        others += (alive - 1) * (stop - last)
-        alive, last = max(1, alive // 2), stop
+    others, last = 0, 0
+    for n, stop in _rounds(n_trials, total):
+        others += (n - 1) * (stop - last)
+        last = stop
     return others
 
 
-def _trials(method: Steady, unit: int) -> int:
-    """Return how many settings are tried: fewer, down to the grid, where an epoch is much of a training."""
-    passes = 2 if method.match else 1
-    n = method.n_trials
-    while n > len(GRID) and _others(n, unit) + unit > BUDGET * unit / passes:
+def _trials(method: Steady, total: int) -> int:
+    """Return how many settings are tried: fewer where an epoch is much of what there is."""
+    n, most = method.n_trials or N_TRIALS, SEARCHED[method.n_trials is not None]
+    while n > 1 and _others(n, total) > most * total + 1e-9:
         n -= 1
     return n
 
 
-def _epochs(method: Steady, unit: int) -> int:
-    """Return the epochs of the network that is kept: what the budget leaves after the other trials."""
-    passes = 2 if method.match else 1
-    if method.strength is not None or method.length is not None:
-        return max(1, round((2.8 if method.length is None else method.length) * unit))
-    left = round(BUDGET * unit / passes) - _others(_trials(method, unit), unit)
-    return max(_stops(unit)[-1], left)
+def _epochs(method: Steady, unit: int, total: int) -> int:
+    """Return the epochs of the network that is kept: what is left after the other trials."""
+    if method.length is not None:
+        return max(1, round(method.length * unit))
+    if method.strength is not None:
+        return max(1, min(math.floor(LENGTH * unit + 1e-9), total))
+    return max(1, total - _others(_trials(method, total), total))
 
 
 def _is_taught(setting: Setting, method: Steady) -> bool:
@@ -141,16 +161,21 @@ def _noise(setting: Setting, method: Steady, point: dict[str, float]) -> Noise:
     fixed = method.model_dump(exclude_none=True)
     value = {key: float(fixed.get(key, x)) for key, x in point.items()}  # What is fixed stays so.
     taught = setting.lesson.teacher is not None
+    clip = 0.0 if value["clip"] >= NO_CLIP else value["clip"]
+    distill = value["distill"] if taught else 0.0
+    level = min(value["strength"] * setting.sigma, MAX_LEVEL)
+    if not level:  # Plain training: what shapes the noise shapes nothing.
+        return Noise(clip=clip, distill=distill)
     return Noise(
-        level=min(value["strength"] * setting.sigma, MAX_LEVEL),
+        level=level,
         distribution="mixture" if value["mixture"] else "gaussian",
         mixture=value["mixture"],
         slope=value["slope"],
         first=value["first"],
         last=value["last"],
         ramp=method.ramp,
-        clip=0.0 if value["clip"] >= NO_CLIP else value["clip"],
-        distill=value["distill"] if taught else 0.0,
+        clip=clip,
+        distill=distill,
         match=method.match,
     )
 
@@ -160,10 +185,11 @@ def _search(
     method: Steady,
     start: nn.Module,
     folder: Path,
-    cost: float,
-    unit: int,
+    rounds: Sequence[tuple[int, int]],
 ) -> tuple[Outcome, Noise, tuple[Trial, ...], float]:
-    """Run the rounds; ``unit`` is the epochs of one plain training."""
+    """Run the rounds, and return what `train_steady` does, with the cost in epochs of plain training."""
+    n_trials, first = rounds[0]
+    grid = GRID[:n_trials]
     run = _Rounds(setting, method, start, folder)
     open_to_search = tuple(
         v
@@ -175,15 +201,15 @@ def _search(
         space=bo.Space(open_to_search),
         objectives=(bo.Objective(name="robust"),),
         stages=("clean",),
-        settings=bo.Settings(n_initial=len(GRID)),
+        settings=bo.Settings(n_initial=sum(strength > 0 for strength in grid)),
     )
     names = [v.name for v in open_to_search]
-    run.points = [{**_CENTRE, "strength": strength} for strength in GRID]
-    # A length below the last round's ends the search early.
-    end = setting.recipe.epochs
-    stops = sorted({min(stop, end) for stop in _stops(unit)})
-    alive = run.advance(range(len(GRID)), stops[0])
+    run.points = [{**_CENTRE, "strength": strength} for strength in grid]
+    end = setting.recipe.epochs  # One below the last round's ends the search early.
+    first = min(first, end)
+    alive = run.advance(range(len(grid)), first)
     best = run.best_clean(alive)
+    # The noise-free setting has no slope, no mixture: it says nothing about them.
     seen = [
         bo.Observation(
             point={n: run.points[t.number][n] for n in names},
@@ -191,22 +217,24 @@ def _search(
             stages={"clean": (1, 0) if run.is_clean(t, best) else (0, 1)},
         )
         for t in alive
+        if t.noise.level
     ]
-    n_more = _trials(method, unit) - len(GRID)
+    n_more = n_trials - len(grid)
     found = bo.suggest(problem, seen, q=n_more, seed=setting.recipe.seed) if n_more else []
     run.points += [{**_CENTRE, **{n: float(s.point[n]) for n in names}} for s in found]
-    alive += run.advance(range(len(GRID), len(run.points)), stops[0])
-    trials = list(alive)
-    cost += sum(stops[0] / unit * t.noise.passes for t in alive)
-    for previous, stop in itertools.pairwise(stops):
-        ranked = run.ranked(alive)
-        alive = run.advance(sorted(t.number for t in ranked[: max(1, len(ranked) // 2)]), stop)
+    alive += run.advance(range(len(grid), len(run.points)), first)
+    trials, previous = list(alive), first
+    cost = sum(first * t.noise.passes for t in alive)
+    for n, stop in ((n, min(stop, end)) for n, stop in rounds[1:] if previous < end):
+        alive = run.advance(run.survivors(alive, n), stop)
         trials += alive
-        cost += sum((stop - previous) / unit * t.noise.passes for t in alive)
-    winner = run.ranked(alive)[0]
-    place = _place(folder, winner.number)
+        cost += sum((stop - previous) * t.noise.passes for t in alive)
+        previous = stop
+    (number,) = run.survivors(alive, 1)
+    winner = next(t for t in alive if t.number == number)
+    place = _place(folder, number)
     outcome = setting.train(_fork(setting, start), winner.noise, place, method.name)
-    cost += (end - stops[-1]) / unit * winner.noise.passes
+    cost += (end - previous) * winner.noise.passes
     return outcome, winner.noise, tuple(trials), cost
 
 
@@ -241,26 +269,35 @@ class _Rounds:
         self.points: list[dict[str, float]] = []
 
     def best_clean(self, trials: Sequence[Trial]) -> float:
-        """Return the best digital score of some trials, NaN if all diverged."""
+        """Return the best digital score of the trials with noise, NaN if all diverged."""
         sign = 1 if self._setting.lesson.metric.is_higher_better else -1
-        known = [t.clean * sign for t in trials if math.isfinite(t.clean)]
+        known = [t.clean * sign for t in trials if t.noise.level and math.isfinite(t.clean)]
         return max(known, default=float("nan")) * sign
 
     def is_clean(self, trial: Trial, best: float) -> bool:
-        """Whether the digital network lost no more than the floor against the best of its round."""
+        """Whether the digital network lost no more than the floor against the best with noise."""
+        if not trial.noise.level:
+            return math.isfinite(trial.clean)
         metric = self._setting.lesson.metric
         loss = utility(best, metric) - utility(trial.clean, metric)
         return loss <= self._method.clean_floor  # False for NaN: a diverged training.
 
-    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Return trials from best to worst; those that lost too much digital score come last."""
+    def survivors(self, trials: Sequence[Trial], n: int) -> list[int]:
+        """Return the numbers of the ``n`` trials that go on, in order.
+
+        The best by objective, those that lost too much digital score last. While two or more go on, the one
+        without noise is among them.
+        """
         best = self.best_clean(trials)
 
         def key(trial: Trial) -> tuple[bool, float]:
             finite = math.isfinite(trial.objective)
             return (not self.is_clean(trial, best), -trial.objective if finite else math.inf)
 
-        return sorted(trials, key=key)
+        ranked = sorted(trials, key=key)
+        if n > 1:
+            ranked.sort(key=lambda t: bool(t.noise.level) or not self.is_clean(t, best))
+        return sorted(t.number for t in ranked[:n])
 
     def advance(self, numbers: Sequence[int], stop: int) -> list[Trial]:
         """Train settings on to an epoch, each in its folder, and judge them; side by side if asked for."""
@@ -317,6 +354,11 @@ def _one(
     judged = place / f"judged-{stop:04d}.json"
     if judged.exists():
         kept = json.loads(judged.read_text(encoding="utf-8"))
+        if kept["noise"] != noise.model_dump(mode="json"):
+            raise TrainError(
+                f"{place} holds a trial of other noise ({Noise(**kept['noise'])}) than this search's "
+                f"({noise}): another version began it. Give the run a new folder."
+            )
         return Trial(noise, _number(kept["objective"]), stop, number, _number(kept["clean"]))
     metric = setting.lesson.metric
     try:

@@ -1,0 +1,266 @@
+"""Deep networks: whether the search layer by layer pays there, and what it costs.
+
+Four ways to spend four plain trainings on a network of CIFAR-10, all with the same start and batches: plain
+training; noise of one fixed level on all layers; that level tuned (a grid of four, plain training among them,
+and two proposals); the whole search of `steady` (the grid, and five proposals of level, depth slope, first and
+last layer, mixture, clipping). What a search spends is taken from the training of the network that is kept.
+Objectives see validation data on devices of both sigmas, after the readout that devices get; tests use other
+devices and the test images. Devices are simulated: log-normal drift of every analog weight and bias.
+
+    python bench/deep.py                     # one core, about an hour
+    python bench/deep.py --full --compute cuda
+    python bench/deep.py --report            # the tables of what is finished so far
+
+Each training is kept when it is done; a study that was stopped goes on, and reports the seeds that are whole.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from _common import markdown, save
+from ohmloop.crossbar import Hardware
+from ohmloop.train import compare
+
+CACHE = Path(__file__).parent / ".cache" / "deep"
+SIGMAS = (0.2, 0.587)
+NOISY = ("fixed level", "tuned level", "layer by layer")
+WAYS = (*NOISY, "plain")
+"""In the order in which a seed is worked off; a seed is whole with the noisy ones."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network and how it is trained.
+
+    Attributes:
+        model: Of the task cifar10.
+        limit: Development images, a fifth of which validates; None for all 50,000.
+        epochs: Of one plain training.
+        deployments: What devices get beside their weights; one column each.
+    """
+
+    model: str
+    limit: int | None
+    epochs: int
+    deployments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A setting of the whole study.
+
+    Attributes:
+        name: Of its results and of its cache.
+        networks: Compared one by one.
+        seeds: Training seeds, 0 and up.
+        n_draws: Devices of each sigma in an objective.
+        n_devices: Devices of each sigma and seed in the test.
+        test_limit: Test images; None for all.
+    """
+
+    name: str
+    networks: tuple[Network, ...]
+    seeds: int
+    n_draws: int
+    n_devices: int
+    test_limit: int | None
+
+
+NORMED, PLAIN = ("none", "batch-norm", "readout"), ("none", "readout")
+QUICK = Study(
+    "deep",
+    (Network("resnet8", 2_500, 10, NORMED), Network("vit", 1_500, 10, PLAIN)),
+    seeds=2,
+    n_draws=4,
+    n_devices=10,
+    test_limit=300,
+)
+FULL = Study(
+    "deep-full",
+    (Network("resnet18", None, 30, NORMED), Network("vit", None, 30, PLAIN)),
+    seeds=3,
+    n_draws=10,
+    n_devices=30,
+    test_limit=None,
+)
+
+
+def method(way: str, study: Study, network: Network) -> tuple[str, int]:
+    """Return a way's method, and the epochs that `compare` gives it."""
+    draws = f"n_draws={study.n_draws}"
+    return {
+        "plain": ("erm", 4 * network.epochs),
+        "fixed level": ("steady:strength=1.25,length=4", network.epochs),
+        "tuned level": (
+            f"steady:slope=0,first=1,last=1,mixture=0,clip=0,{draws}",
+            network.epochs,
+        ),
+        "layer by layer": (f"steady:n_trials=9,{draws}", network.epochs),
+    }[way]
+
+
+def kept(study: Study, network: Network, way: str, seed: int) -> Path:
+    return CACHE / study.name / f"{network.model}-{way.replace(' ', '-')}-{seed}.json"
+
+
+def work(study: Study, network: Network, way: str, seed: int, compute: str) -> None:
+    """Train and test once, if that is not done, and keep what came out."""
+    path = kept(study, network, way, seed)
+    if path.exists():
+        return
+    start, busy = time.monotonic(), time.process_time()
+    levels = [Hardware.model_validate({"device": f"lognormal:{s}"}) for s in SIGMAS]
+    rows = compare(
+        "cifar10",
+        [method(way, study, network)],
+        levels,
+        deployments=network.deployments,
+        objective=levels,
+        seeds=[seed],
+        n_devices=study.n_devices,
+        epochs=network.epochs,
+        model=network.model,
+        limit=network.limit,
+        test_limit=study.test_limit,
+        device=compute,
+        run_dir=path.with_suffix(""),
+    )
+    found = {
+        "method": rows[0].method,
+        "cost": rows[0].cost,
+        "clean": float(rows[0].clean[0]),
+        "scores": {r.deployment: r.scores[:, 0].tolist() for r in rows},
+        "settings": rows[0].settings[0],
+        "rank_correlation": rows[0].rank_correlations[0],
+        "seconds": time.monotonic() - start,
+        "processor_seconds": time.process_time() - busy,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    part.replace(path)
+    print(f"{network.model}, {way}, seed {seed}: {found['seconds']:.0f} s", flush=True)
+
+
+def collect(study: Study, network: Network) -> tuple[list[int], dict[str, list[dict[str, Any]]]]:
+    """Return the seeds that are whole, in order from 0, and each way's results for them."""
+    seeds = []
+    for seed in range(study.seeds):
+        if not all(kept(study, network, way, seed).exists() for way in NOISY):
+            break
+        seeds.append(seed)
+    return seeds, {
+        way: [
+            json.loads(kept(study, network, way, seed).read_text(encoding="utf-8"))
+            for seed in seeds
+        ]
+        for way in WAYS
+        if all(kept(study, network, way, seed).exists() for seed in seeds)
+    }
+
+
+def means(runs: list[dict[str, Any]], deployment: str) -> np.ndarray:
+    """Return mean scores, sigmas x seeds."""
+    return np.array([np.mean(run["scores"][deployment], axis=1) for run in runs]).T
+
+
+def spread(values: np.ndarray) -> str:
+    """Return a mean with the standard deviation of seeds, if there are several."""
+    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def section(study: Study, network: Network) -> tuple[str, dict[str, Any]]:
+    """Return one network's part of the report, and what it holds in numbers."""
+    seeds, found = collect(study, network)
+    images = f"{network.limit or 50_000:,} development images"
+    head = f"## {network.model}: {images}, {network.epochs} epochs a training\n\n"
+    if not seeds:
+        return head + "No seed is finished.\n", {"seeds": []}
+    table = []
+    for way, runs in found.items():
+        cells = [
+            spread(means(runs, deployment)[k])
+            for deployment in network.deployments
+            for k in range(len(SIGMAS))
+        ]
+        clean = spread(np.array([run["clean"] for run in runs]))
+        cost, seconds = (
+            np.mean([run[key] for run in runs]) for key in ("cost", "processor_seconds")
+        )
+        table.append([way, f"{cost:.1f}", f"{seconds:.0f}", clean, *cells])
+    columns = [f"{d}, {s:g}" for d in network.deployments for s in SIGMAS]
+    done = f"Seeds finished, of {study.seeds}: {', '.join(map(str, seeds))}."
+    if "plain" not in found:
+        done += " Plain training is not finished."
+    text = [
+        head + done + "\n",
+        markdown(["way", "cost", "processor s", "clean", *columns], table),
+        *(f"* {line}" for line in readings(found)),
+    ]
+    return "\n".join(text) + "\n", {"seeds": seeds, "runs": found}
+
+
+def readings(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return differences with readout, seed by seed, and what each search chose, in sentences."""
+    lines = []
+    ours = means(found["layer by layer"], "readout")
+    for other in (way for way in found if way != "layer by layer"):
+        gap = ours - means(found[other], "readout")
+        words = "; ".join(
+            f"at {sigma:g} {spread(part)} ({', '.join(f'{g:+.3f}' for g in part)})"
+            for sigma, part in zip(SIGMAS, gap, strict=True)
+        )
+        lines.append(f"layer by layer minus {other}, with readout (seed by seed): {words}")
+    for way in NOISY[1:]:
+        chosen = " | ".join(run["settings"] for run in found[way])
+        ranks = " | ".join(
+            ", ".join(f"{name} {rho:+.2f}" for name, (rho, _) in run["rank_correlation"].items())
+            or "none"
+            for run in found[way]
+        )
+        lines.append(f"{way}: chosen {chosen}; rank correlation of rounds {ranks}")
+    return lines
+
+
+def report(study: Study) -> None:
+    """Write the tables of what is finished."""
+    head = (
+        f"# Deep networks, CIFAR-10 ({study.name})\n\n"
+        f"Test accuracy at sigma {' and '.join(f'{s:g}' for s in SIGMAS)} (simulated), mean over seeds x "
+        f"{study.n_devices} devices ± standard deviation of seeds; {study.test_limit or 'all'} test images. "
+        "`cost` in plain trainings (passes over the training data); the processor's seconds include what "
+        "searches spend on judging, and the test.\n\n"
+    )
+    parts, numbers = [], {}
+    for network in study.networks:
+        text, numbers[network.model] = section(study, network)
+        parts.append(text)
+    save(study.name, {"sigmas": SIGMAS, "networks": numbers}, head + "\n".join(parts))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--full", action="store_true", help="ResNet-18 and all images: for a GPU")
+    parser.add_argument("--report", action="store_true", help="only write what is finished")
+    parser.add_argument("--ways", help="only these, separated by commas")
+    parser.add_argument("--compute", default="cpu")
+    args = parser.parse_args()
+    study = FULL if args.full else QUICK
+    ways = args.ways.split(",") if args.ways else WAYS
+    if unknown := [way for way in ways if way not in WAYS]:
+        parser.error(f"no way {', '.join(unknown)}; one of {', '.join(WAYS)}")
+    for network in study.networks if not args.report else ():
+        for seed in range(study.seeds):
+            for way in ways:
+                work(study, network, way, seed, args.compute)
+    report(study)
+
+
+if __name__ == "__main__":
+    main()

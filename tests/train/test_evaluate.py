@@ -1,0 +1,111 @@
+"""A finished run on virtual devices: what it was trained for by default, and by what it does."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ohmloop.cli._app import app
+from ohmloop.crossbar import ADC, Array, Hardware
+from ohmloop.errors import TrainError
+from ohmloop.tasks import task
+from ohmloop.train import Run, evaluate_run, fit, load_run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    hardware = [
+        Hardware(device="lognormal:0.3", convention="mean-1"),
+        Hardware(device="nanowire-30"),
+    ]
+    fit(task("iris"), "erm", hardware=hardware, epochs=2, run_dir=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def command(*args: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["evaluate", *map(str, args)])
+    said = re.sub("[│╭╮╰╯─]", " ", f"{result.stderr} {result.exception}")
+    return result.exit_code, result.stdout, " ".join(said.split())
+
+
+def test_a_run_is_scored_on_what_it_was_trained_for(folder: Path) -> None:
+    run = load_run(folder)
+    own = evaluate_run(run, n_devices=5)
+    assert [(f.device, f.convention) for f in own] == [
+        ("lognormal:0.3", "mean-1"),
+        ("nanowire-30", "median-1"),
+    ]
+    named = evaluate_run(run, [Hardware(device="lognormal:0.3", convention="mean-1")], n_devices=5)
+    assert own[0].scores.tolist() == named[0].scores.tolist()
+
+
+def test_command_says_on_which_devices_it_scores_where_none_is_named(folder: Path) -> None:
+    code, out, err = command(folder, "--devices", 4, "--json")
+    assert code == 0
+    assert [(r["device"], r["convention"]) for r in json.loads(out)] == [
+        ("lognormal:0.3", "mean-1"),
+        ("nanowire-30", "median-1"),
+    ]
+    assert "on what it was trained for: lognormal:0.3, nanowire-30" in err
+    code, out, err = command(folder, "--sigma", "0.2", "--devices", 4, "--json")
+    assert [r["device"] for r in json.loads(out)] == ["lognormal:0.2"]
+    assert "trained for" not in err
+
+
+def test_a_convention_without_a_device_is_refused(folder: Path) -> None:
+    code, _, err = command(folder, "--convention", "mean-1")
+    assert code == 2
+    assert "give one of them" in err
+
+
+def by_doing(folder: Path) -> Run:
+    """Return a run whose task has a measure of its own."""
+    run = load_run(folder)
+    entry = dataclasses.replace(run.task.entry, measure=lambda folder: lambda model: 0.5)
+    return run._replace(task=dataclasses.replace(run.task, entry=entry))
+
+
+def test_a_test_limit_does_not_go_with_scoring_by_doing(folder: Path) -> None:
+    run = by_doing(folder)
+    assert evaluate_run(run, n_devices=2, by_doing=True)[0].mean == 0.5
+    with pytest.raises(TrainError, match=r"limit of 10 .*leave out --test-limit, or --by-doing"):
+        evaluate_run(run, n_devices=2, by_doing=True, test_limit=10)
+    code, _, err = command(folder, "--by-doing", "--test-limit", 10)
+    assert code == 1
+    assert "test limit of 10" in err
+
+
+def test_a_run_is_scored_on_arrays_beside_the_law(folder: Path) -> None:
+    run = load_run(folder)
+    array = Array(rows=16, columns=16, adc=ADC(bits=8))
+    hardwares = [
+        Hardware(device="nanowire-30"),
+        Hardware(device="lognormal:0.0", array=array),
+        Hardware(device="nanowire-30"),
+    ]
+    law, exact, again = evaluate_run(run, hardwares, n_devices=5)
+    assert law.scores.tolist() == again.scores.tolist()
+    # Cells without noise: the digital network, but for what converters round.
+    assert exact.std == 0
+    assert abs(exact.mean - exact.digital) <= 0.05
+
+
+def test_command_writes_the_network_into_arrays(folder: Path) -> None:
+    code, out, err = command(
+        folder,
+        "--array",
+        "rows=16,columns=16,adc=6",
+        "--devices",
+        3,
+        "--json",
+        "--device",
+        "nanowire-30",
+    )
+    assert code == 0, err
+    assert [r["device"] for r in json.loads(out)] == ["nanowire-30"]
+    code, _, err = command(folder, "--array", "row=16")
+    assert code == 1
+    assert 'Did you mean "rows"' in err

@@ -1,0 +1,81 @@
+"""What `bench/robustness.py` says of its rows, for scores and for errors."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.fixture
+def robustness(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCH))
+    import robustness as found
+
+    return found
+
+
+def row(method: str, deployment: str, mean: list[float], *, higher: bool) -> dict[str, Any]:
+    return {
+        "model": "net",
+        "method": method,
+        "deployment": deployment,
+        "metric": "accuracy" if higher else "perplexity",
+        "is_higher_better": higher,
+        "cost": 1.0,
+        "clean": [0.9 if higher else 10.0],
+        "mean": mean,
+        "std": [0.0, 0.0],
+        "mean_by_seed": [[m] for m in mean],
+    }
+
+
+@pytest.fixture(params=[True, False], ids=["accuracy", "perplexity"])
+def higher(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def rows(higher: bool) -> list[dict[str, Any]]:
+    """Plain training, BayesMulti, and ours, the last the best: at sigma .587 and 1.2."""
+    means = (
+        ([0.5, 0.2], [0.7, 0.4], [0.85, 0.8])
+        if higher
+        else ([90.0, 500.0], [50.0, 250.0], [11.0, 20.0])
+    )
+    names = (("erm", "none"), ("bayesmulti", "none"), ("steady", "readout"))
+    return [row(*name, mean, higher=higher) for name, mean in zip(names, means, strict=True)]
+
+
+def test_sentences_call_the_better_score_better(robustness: ModuleType, higher: bool) -> None:
+    study = robustness.Study("x", "x", ("net",), (), (), sigmas=(0.587, 1.2))
+    said = robustness.claims(rows(higher), "net", 0, study)
+    assert "plain training no, bayesmulti no, steady yes" in said
+    ratio = "ratio 0.25" if higher else "ratio 0.03"  # .05 / .2; 1 / 40
+    assert ratio in said
+    largest = "steady with readout to plain training: 4.0" if higher else (
+        "plain training to steady with readout: 25.0"
+    )  # fmt: skip
+    assert f"Largest ratio of {largest} at sigma 1.2" in said
+    assert ("lower is better" in robustness.table(study, result(higher))) != higher
+
+
+def result(higher: bool) -> dict[str, Any]:
+    return {"rows": rows(higher), "sigmas": [0.587, 1.2], "seconds": 1.0}
+
+
+def test_loss_ratio_is_below_one_where_ours_loses_less(
+    robustness: ModuleType, higher: bool
+) -> None:
+    lines = robustness.summary_lines("x", "net", rows(higher), result(higher))
+    assert [line[1] for line in lines] == ["0.587", "1.2"]
+    # (.9 - .8) / (.9 - .4); (20 - 10) / (250 - 10)
+    assert lines[1][-1] == ("0.20" if higher else "0.04")
+
+
+def test_worst_tenth_is_the_highest_of_an_error(robustness: ModuleType, higher: bool) -> None:
+    scores = np.arange(40.0).reshape(2, 1, 20)
+    found = robustness.worst_tenth(scores, higher)
+    assert found.tolist() == ([0.5, 20.5] if higher else [18.5, 38.5])
