@@ -29,6 +29,9 @@ PACKAGES = (
     "crossbar",
     "nn",
     "train",
+    "certify",
+    "codesign",
+    "experiment",
     "report",
 )
 

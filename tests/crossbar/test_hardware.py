@@ -88,3 +88,8 @@ def test_an_array_can_be_written_as_text() -> None:
 def test_text_that_names_no_array_is_refused(text: str, match: str) -> None:
     with pytest.raises(ConversionError, match=match):
         Array.parse(text)
+
+
+def test_the_law_on_weights_is_refused_for_an_array() -> None:
+    with pytest.raises(ConversionError, match="program_matrix"):
+        Hardware(device="nanowire-30", array=Array()).perturb(torch.ones(2), torch.Generator())

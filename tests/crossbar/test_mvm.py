@@ -48,6 +48,7 @@ def test_a_converter_passes_gradients_inside_its_range_only() -> None:
     assert gradient.tolist() == [1.0, 1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_converters_work_under_function_transforms() -> None:
     full, x = torch.tensor(1.0), torch.tensor([[0.2, -0.9, 1.5], [0.1, 2.0, 0.3]])
     slopes = torch.func.vmap(torch.func.grad(lambda v: quantise(v, full, 15).sum()))(x)

@@ -78,7 +78,7 @@ def test_the_cells_shown_are_those_of_a_scored_chip(study: ArrayStudy) -> None:
         epochs=setting.epochs,
         seed=0,
     ).model
-    verified = setting.array(setting.writings(has_pulses=False)["written and verified"])
+    verified = setting.array(setting.writings(has_pulses=False)["written and verified"], 1.7e-6)
     exact = verified.model_copy(update={"dac": None, "adc": None, "wires": None})
     model = analogize(digitize(network), Hardware(device=device, array=exact))
     generator = torch.Generator().manual_seed(device_seed(7, 0))
@@ -104,6 +104,7 @@ def test_a_poor_device_is_told_from_a_good_one() -> None:
     assert verified["none"] > once["none"]
 
 
+@pytest.mark.slow
 def test_a_repeated_run_gives_the_same_bytes(tmp_path: Path) -> None:
     setting = ArraySetting(methods=("erm",), n_arrays=2, seeds=(0,), epochs=2)
     pages = []
@@ -160,3 +161,10 @@ def write_images(folder: Path) -> None:
 def test_impossible_settings_are_refused(setting: dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         ArraySetting.model_validate(setting)
+
+
+def test_wires_are_solved_exactly_where_they_could_matter() -> None:
+    assert ArraySetting(size=10).solution(1.7e-6) == "exact"
+    assert ArraySetting(size=64).solution(1.7e-6) == "fast"
+    assert ArraySetting(size=64).solution(1e-3) == "exact"
+    assert ArraySetting(size=64, wire_solution="exact").solution(1e-9) == "exact"

@@ -26,8 +26,11 @@ LEVEL = {
     "crossbar": 3,
     "nn": 4,
     "train": 5,
-    "report": 6,
-    "cli": 7,
+    "certify": 6,
+    "codesign": 7,
+    "experiment": 7,
+    "report": 8,
+    "cli": 9,
 }
 HEAVY = (
     "torch",
@@ -138,6 +141,9 @@ def test_help_names_every_command() -> None:
         "train",
         "evaluate",
         "compare",
+        "certify",
+        "crossbar",
+        "codesign",
         "fetch",
         "demo",
     ):

@@ -10,10 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_python_example_runs() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for block in re.findall(r"```python\n(.*?)```", text, re.S):
-        exec(compile(block, "README.md", "exec"), {})
+@pytest.mark.parametrize("page", ["README.md", "docs/crossbar.md"])
+def test_python_examples_run(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), {})
 
 
 @pytest.mark.parametrize("name", ["demo", "replay-short"])

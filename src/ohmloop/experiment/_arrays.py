@@ -58,6 +58,8 @@ _NETWORKS: dict[int, tuple[str, str]] = {
 }
 _EXAMPLES = 256
 """Test inputs that energy is measured on, at most."""
+FAINT = 0.05
+"""Where wires take no more, the fast solution errs by less than .01 % (bench/results/wires.md)."""
 _CHIPS = 10
 """Chips that energy and write cycles are averaged over."""
 _PUBLISHED = 100
@@ -83,6 +85,8 @@ class ArraySetting(BaseModel):
         adc_bits: Resolution of the column converters, calibrated on unlabelled training inputs.
         wire: Ohms of each segment of wire; assumed, as no source states it for these arrays.
         lead: Ohms of each driver and each sense amplifier with their leads; assumed.
+        wire_solution: "exact", "fast" (`Array.wire_solution`), or "auto": fast on arrays of more than 10 rows
+            whose wires can take `FAINT` of a read voltage at most, with all cells at g_max.
         tolerance: Of write-verify, as a share of the conductance window.
         cycles: Erase-and-write cycles (pulses, for a device with a pulse response) that each cell may take.
         pulse_width: Of a programming pulse in seconds, for a device that states none; assumed. Its voltage
@@ -107,6 +111,7 @@ class ArraySetting(BaseModel):
     adc_bits: Annotated[int, Field(ge=2, le=16)] = 8
     wire: Annotated[float, Field(ge=0)] = 1.0
     lead: Annotated[float, Field(ge=0)] = 100.0
+    wire_solution: Literal["auto", "exact", "fast"] = "auto"
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
     cycles: Annotated[int, Field(ge=1)] = 50
     pulse_width: Annotated[float, Field(gt=0)] = 1e-6
@@ -119,7 +124,14 @@ class ArraySetting(BaseModel):
             return own_task, self.model or own_model
         return self.task, self.model or "mlp"
 
-    def array(self, programming: Programming) -> Array:
+    def solution(self, g_max: float) -> Literal["exact", "fast"]:
+        """Return how wires of cells of up to ``g_max`` siemens are solved."""
+        if self.wire_solution != "auto":
+            return self.wire_solution
+        share = g_max * self.size * (self.lead + 0.5 * self.size * self.wire)
+        return "fast" if self.size > 10 and share <= FAINT else "exact"
+
+    def array(self, programming: Programming, g_max: float) -> Array:
         """Return the arrays, written in the given way.
 
         The smallest array holds the bias in its tenth row; larger ones add it digitally, because 64 or 256
@@ -130,6 +142,7 @@ class ArraySetting(BaseModel):
             columns=self.size,
             dac=DAC(bits=self.dac_bits),
             adc=ADC(bits=self.adc_bits),
+            wire_solution=self.solution(g_max),
             wires=Wires(row=self.wire, column=self.wire, source=self.lead, sense=self.lead),
             programming=programming,
             analog_bias=self.size == 10,
@@ -222,6 +235,7 @@ class ArrayStudy:
         digital: The same products on a digital chip, int8.
         n_classes: Of the task; 1 / n_classes is chance.
         n_test: Test inputs.
+        wire_solution: "exact" or "fast": how wires were solved.
         provenance: What the figures depend on, as rows of (what, value).
     """
 
@@ -232,6 +246,7 @@ class ArrayStudy:
     digital: Cost
     n_classes: int
     n_test: int
+    wire_solution: Literal["exact", "fast"]
     provenance: tuple[tuple[str, str], ...] = field(default_factory=tuple)
 
     def to_dict(self) -> dict[str, Any]:
@@ -257,6 +272,7 @@ class ArrayStudy:
             "digital": self.digital.to_dict(),
             "n_classes": self.n_classes,
             "n_test": self.n_test,
+            "wire_solution": self.wire_solution,
             "provenance": [list(row) for row in self.provenance],
         }
 
@@ -289,6 +305,7 @@ def run_arrays(
     ((1, 2), (2, 3, 10))
     """
     device = _with_pulses(load_device(setting.device), setting.pulse_width)
+    g_max = device.cell().g_max
     writings = setting.writings(device.cell().pulses is not None)
     found = task(setting.network[0], data)
     _check_linear(analogize(found.model(setting.network[1]), Hardware(device=device)))
@@ -302,13 +319,13 @@ def run_arrays(
             if seed == setting.seeds[0]:
                 first = trained
             for writing, programming in writings.items():
-                hardware = Hardware(device=device, array=setting.array(programming))
+                hardware = Hardware(device=device, array=setting.array(programming, g_max))
                 for deployment in (Deployment(), trained.readout):
                     key = (method, writing, deployment.calibration)
                     scores = _on_chips(trained, hardware, deployment, setting, progress)
                     results.setdefault(key, []).append(scores)
     assert first is not None
-    verified = Hardware(device=device, array=setting.array(writings["written and verified"]))
+    verified = Hardware(device=device, array=setting.array(writings["written and verified"], g_max))
     matrices, cost, digital = _first_chip(first, verified, costs or Costs())
     return ArrayStudy(
         setting=setting,
@@ -318,6 +335,7 @@ def run_arrays(
         digital=digital,
         n_classes=found.n_classes,
         n_test=len(first.test.x),
+        wire_solution=setting.solution(g_max),
         provenance=_provenance(setting, found, device),
     )
 

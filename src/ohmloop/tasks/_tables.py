@@ -80,8 +80,8 @@ ENTRIES = {
     "letters": Entry(
         description="3 x 3 letters z, v, n with one flipped pixel; tested with two flipped pixels",
         citation=(
-            "task of Prezioso et al., Nature 521, 61 (2015), which put it on a 12 x 12 memristor array; their 30 "
-            "images are the development data here, the two-pixel test set is ours"
+            "task of Prezioso et al., Nature 521, 61 (2015), on a 12 x 12 memristor array: 30 images, here the "
+            "development data; drawing of the letters and the two-pixel test set are ours"
         ),
         n_classes=3,
         input_shape=(1, 3, 3),

@@ -198,9 +198,9 @@ def _hardwares(hardware: Hardware | Sequence[Hardware] | None) -> tuple[Hardware
         raise TrainError("at least one hardware is needed; received an empty list.")
     if any(h.array is not None for h in found):
         raise TrainError(
-            "methods train for a device's law, not for an array. Train with Hardware(device=...), then score the "
-            "run on arrays (`ohmloop evaluate RUN --array rows=64,columns=64`); to train through the arrays, "
-            "write the loop with ohmloop.nn.program(model, generator, differentiable=True)."
+            "methods train for a device's law, not for an array. Train with Hardware(device=...), then score "
+            "the run on arrays (`ohmloop evaluate RUN --array rows=64,columns=64`); to train through the arrays "
+            "themselves, write the loop with ohmloop.nn.program(model, generator, differentiable=True)."
         )
     return found
 

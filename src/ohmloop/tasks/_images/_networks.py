@@ -86,8 +86,9 @@ def build_model(name: str, input_shape: Sequence[int], n_classes: int, seed: int
     """Return a reference network: it maps ``B x input_shape`` to logits ``B x n_classes``.
 
     Args:
-        name: "linear" (one layer), "mlp" (two hidden layers of 100), "lenet" (LeNet-5), "cnn" (three convolutions), "alexnet"
-            (small), "vgg11", each also with batch norm as "...-bn"; "resnet8", "resnet18", "vit".
+        name: "linear" (one layer), "mlp" (two hidden layers of 100), "lenet" (LeNet-5), "cnn" (three
+            convolutions), "alexnet" (small), "vgg11", each but the first also with batch norm as "...-bn";
+            "resnet8", "resnet18", "vit".
         input_shape: Shape of one input.
         n_classes: Outputs.
         seed: Of the initial weights.
