@@ -28,7 +28,7 @@ EXACT = {
     "n_arrays": 20
 }  # beside the above, where wires have to be solved exactly on the larger arrays
 WORDS = (
-    "64 x 64 has 200 chips a seed, 20 on the poor device, whose wires are solved exactly; 256 x 256 has 6,000 "
+    "64 x 64 has 200 chips a seed, 20 on the poor device, whose wires are solved exactly; 256 x 256, where it was run, has 6,000 "
     "Fashion-MNIST images, 10 epochs, 2 seeds and 25 chips a seed, wires by the fast solution, no poor device"
 )
 
@@ -68,7 +68,7 @@ def main() -> None:
     best = [kept for key, kept in results.items() if key.endswith("-best")]
     text += "\n" + markdown(head, [cost_row(kept) for kept in best])
     doc = (__doc__ or "").replace("{reduced}", WORDS)
-    save("arrays", {"reduced": WORDS, "results": results}, f"# Arrays\n\n{doc}\n{text}")
+    save("arrays", {"reduced": WORDS, "results": results}, f"{doc}\n{text}")
 
 
 def kept() -> dict[str, dict]:

@@ -81,11 +81,11 @@ BOX_MUTANTS: list[tuple[str, str, str, str, str]] = [
         "tests/certify/test_box_ranges.py::test_ranges_are_those_of_a_grid[gelu-a valley-1.0]",
     ),
     (
-        "ReLU: the lower line is taken for the upper",
+        "ReLU: the upper line goes through the origin",
         _CURVES,
-        "return [(torch.where(a < 0, up, down).mul_(a), None)], constant",
-        "return [(torch.where(a > 0, up, down).mul_(a), None)], constant",
-        "tests/certify/test_box.py::test_margins_bound_what_attacks_find",
+        "constant = dot_down(a.clamp_max(0), rest, -1)",
+        "constant = 0.0 * dot_down(a.clamp_max(0), rest, -1)",
+        "tests/certify/test_box_ranges.py::test_ranges_are_those_of_a_grid[relu-both signs--1.0]",
     ),
     (
         "max pooling: an undecided window follows its winner upwards",

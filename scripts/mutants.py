@@ -22,9 +22,12 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from _box_mutants import BOX_MUTANTS
+
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = "tests/certify/test_table.py::test_"
 BOUNDS = "tests/certify/test_bounds.py::test_"
+OVERCLAIMS = "tests/certify/test_overclaims.py::test_"
 GROUPS = "tests/certify/test_groups.py::test_"
 CERTIFICATES = "tests/certify/test_certificates.py::test_"
 ATTACK = (
@@ -64,15 +67,15 @@ MUTANTS = (
     Mutant(
         "point estimate instead of a bound",
         "certify/_yield.py",
-        "lower = clopper_pearson(right.sum(0), n, alpha / inputs)",
+        "lower = clopper_pearson(right.sum(0), n, each)",
         "lower = right.mean(0)",
         COVERAGE,
     ),
     Mutant(
         "alpha doubled",
         "certify/_yield.py",
-        "clopper_pearson(right.sum(0), n, alpha / inputs)",
-        "clopper_pearson(right.sum(0), n, 2 * alpha / inputs)",
+        "each = alpha / (inputs + (inputs > 1))",
+        "each = 2 * alpha / (inputs + (inputs > 1))",
         COVERAGE,
     ),
     Mutant(
@@ -128,8 +131,8 @@ MUTANTS = (
     Mutant(
         "no correction for many inputs (yield)",
         "certify/_yield.py",
-        "clopper_pearson(right.sum(0), n, alpha / inputs)",
-        "clopper_pearson(right.sum(0), n, alpha)",
+        "each = alpha / (inputs + (inputs > 1))",
+        "each = alpha",
         f"{TABLE}500_identical_inputs_count_once",
     ),
     Mutant(
@@ -156,8 +159,8 @@ MUTANTS = (
     Mutant(
         "inputs counted as devices",
         "certify/_yield.py",
-        "joint = float(clopper_pearson(int(right.all(1).sum()), n, alpha))",
-        "joint = float(clopper_pearson(int(right.sum()), right.size, alpha))",
+        "joint = float(clopper_pearson(int(right.all(1).sum()), n, each))",
+        "joint = float(clopper_pearson(int(right.sum()), right.size, each))",
         f"{TABLE}500_identical_inputs_count_once",
     ),
     Mutant(
@@ -295,6 +298,37 @@ MUTANTS = (
         f"{BOUNDS}no_classifier_of_a_mixture_does_worse_than_the_bound",
     ),
     Mutant(
+        "gains that grow with sigma",
+        "certify/_drift.py",
+        "return 1 / (factors if law.gain is None else np.minimum(factors, 1.0))",
+        "return 1 / factors",
+        f"{OVERCLAIMS}gain_does_not_grow_with_sigma_and_shifts_of_it_cost_no_less",
+    ),
+    Mutant(
+        "a shift of all arrays at the price of one",
+        "certify/_groups.py",
+        "np.sqrt(self.copies * max(square, 0.0))",
+        "np.sqrt(max(square, 0.0))",
+        f"{OVERCLAIMS}same_shift_in_all_arrays_costs_more_than_in_one",
+    ),
+    Mutant(
+        "centre of mean-1 noise fixed while sigma grows",
+        "certify/_divergence.py",
+        'pull = 0.5 * sigma * (ratio**2 - 1) if law.convention == "mean-1" else 0.0',
+        "pull = 0.0",
+        f"{OVERCLAIMS}larger_sigma_moves_the_centre_of_mean_1_noise_too",
+    ),
+    Mutant(
+        "all inputs at once for free",
+        "certify/_yield.py",
+        "each = alpha / (inputs + (inputs > 1))\n"
+        "    lower = clopper_pearson(right.sum(0), n, each)\n"
+        "    joint = float(clopper_pearson(int(right.all(1).sum()), n, each))",
+        "lower = clopper_pearson(right.sum(0), n, alpha / inputs)\n"
+        "    joint = float(clopper_pearson(int(right.all(1).sum()), n, alpha))",
+        f"{OVERCLAIMS}whole_claim_of_a_yield_is_false_with_alpha_at_most",
+    ),
+    Mutant(
         "percentile smoothing in the wrong direction",
         "certify/_bounds.py",
         "float(1 - ndtr(-(ndtri(keep) + cost.max())))",
@@ -383,7 +417,7 @@ MUTANTS = (
     Mutant(
         "missing noise accepted",
         "certify/_votes.py",
-        "        _check_noise(sampler, parameters)\n",
+        "        _check_noise(law, parameters, fleet)\n",
         "",
         f"{CERTIFICATES}noise_missing_on_a_mapped_tensor_is_refused",
     ),
@@ -415,6 +449,11 @@ MUTANTS = (
         "np.abs(largest_shift(lower, 0.01, unit))",
         f"{CERTIFICATES}drift_abstains_at_a_bound_of_one_half_and_gives_no_radius",
     ),
+)
+
+MUTANTS += tuple(
+    Mutant(name, file.removeprefix("src/ohmloop/"), before, after, test)
+    for name, file, before, after, test in BOX_MUTANTS
 )
 
 

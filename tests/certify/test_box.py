@@ -319,14 +319,10 @@ def digits_nets() -> dict[str, tuple[nn.Module, Tensor]]:
     return {"mlp": trained(digits_mlp, 6), "cnn": trained(digits_cnn, 4)}
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "method", "n"),
-    [("mlp", "relative", "linear", 210), ("mlp", "log", "interval", 60)],
-)
 def test_attacks_on_an_mlp_find_nothing_inside_the_box(
-    digits_nets: dict[str, tuple[nn.Module, Tensor]], name: str, kind: str, method: str, n: int
+    digits_nets: dict[str, tuple[nn.Module, Tensor]],
 ) -> None:
-    check_attacks(*digits_nets[name], kind, method, n)
+    check_attacks(*digits_nets["mlp"], "relative", "linear", 210)
 
 
 @pytest.mark.slow

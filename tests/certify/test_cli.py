@@ -54,6 +54,9 @@ def test_json_and_files_hold_whole_records(run: Path, tmp_path: Path) -> None:
     quantile = next(f for f in files if "quantile" in f.name)
     assert QuantileCertificate.model_validate_json(quantile.read_bytes()).share == 0.95
     assert "Wrote 20 certificates" in err
+    page = (tmp_path / "c" / "certificates.html").read_text("utf-8")
+    assert "nanowire-07" in page
+    assert "<svg" in page
     published = records[-1]
     assert published["p1"] == pytest.approx(0.2)
     assert published["p2"] == pytest.approx(0.4)

@@ -8,6 +8,7 @@ from tests.nn.networks import NETWORKS, network
 from torch import nn
 
 from ohmloop.crossbar import Hardware, Streams
+from ohmloop.errors import ConversionError
 from ohmloop.nn import (
     Deployment,
     analogize,
@@ -164,3 +165,38 @@ def test_chips_run_on_cuda(name: str) -> None:
     assert model(x.cuda()).is_cuda
     moved = model.cpu()
     assert bool(torch.isfinite(moved(x)).all())
+
+
+class Attentive(nn.Module):
+    """Attention between linear layers: the library computes its out_proj without calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x + self.attention(x, x, x)[0])
+
+
+@pytest.mark.parametrize("text", ["channel:samples=16", "layer:samples=16", "readout:samples=16"])
+def test_corrections_reach_the_output_projection_of_attention(text: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model, x = Attentive(), torch.randn(32, 5, 8)
+    y = model(x).detach()
+    analogize(model, FROZEN)
+    common = {"n_devices": 4, "metric": RSquared(), "unlabelled": x}
+    plain = evaluate_fleet(model, (x, y), **common)
+    common["deployment"] = Deployment.parse(text)
+    whole = evaluate_fleet(model, (x, y), **common)
+    small = evaluate_fleet(model, (x, y), memory_budget=1, **common)
+    assert whole.scores == pytest.approx(small.scores, abs=1e-4)
+    assert whole.mean > plain.mean
+
+
+def test_a_mapping_of_hardware_is_refused_in_words_where_layers_are_on_arrays() -> None:
+    model, x, _ = network("mlp")
+    analogize(model, FROZEN)
+    with pytest.raises(ConversionError, match="one Hardware for all layers"):
+        evaluate_fleets(model, (x, model(x).argmax(-1)), [{"0.weight": NOISY}], n_devices=1)

@@ -1,5 +1,7 @@
 """What is converted, by which hardware, what is left and why; and hostile use."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.nn.forms import FROZEN, NOISY, PLAIN, TinyExperts
@@ -351,3 +353,42 @@ def test_parametrised_weights_are_programmed_as_they_are_used() -> None:
     model(x).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
     assert torch.equal(digitize(model)(x), wanted)
+
+
+def test_energy_of_a_convolution_follows_the_range_of_each_image() -> None:
+    x = torch.rand(1, 2, 8, generator=torch.Generator().manual_seed(0))
+    x[..., 4:] *= 0.01  # positions that are small beside others of their image
+
+    def energy(**options: Any) -> float:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Conv1d(2, 4, 3))
+        array = Array(rows=8, columns=16, analog_bias=True, **options)
+        found = summary(analogize(model, Hardware(device="lognormal:0", array=array)), x).energy
+        assert found is not None
+        return found
+
+    dynamic = energy(dac=DAC(bits=8), adc=ADC())
+    assert dynamic == pytest.approx(energy(dac=DAC(bits=8, range=1.0), adc=ADC()), rel=1e-6)
+    assert dynamic > energy(dac=DAC(bits=8, range=100.0), adc=ADC())
+
+
+def test_parts_that_were_converted_by_themselves_are_taken_back_with_the_whole() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 3)), nn.Linear(3, 3))
+    analogize(model[0], PLAIN)
+    digitize(model)
+    assert has_arrays(analogize(model[0], PLAIN))
+
+
+def test_nothing_is_half_converted_where_a_class_cannot_be_swapped() -> None:
+    class Fixed(nn.Linear):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "__class__":
+                raise TypeError("this class stays")
+            super().__setattr__(name, value)
+
+    model = nn.Sequential(nn.Linear(3, 3), Fixed(3, 3))
+    with pytest.raises(TypeError, match="this class stays"):
+        analogize(model, PLAIN)
+    assert [type(m) for m in model] == [nn.Linear, Fixed]
+    assert not has_arrays(model)

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -196,3 +197,67 @@ def test_law_draws_work_on_every_form() -> None:
         assert torch.allclose(out.flatten().double(), wanted[: out.numel()].double(), atol=1e-5), (
             name
         )
+
+
+class Own(nn.Module):
+    """Multiplies in code of its own, with its arguments by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 5))
+        self.bias = nn.Parameter(torch.randn(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(input=x, weight=self.weight, bias=self.bias)
+
+
+class Turned(Own):
+    is_transposed = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.matmul(input=x, other=self.weight)
+
+
+class Added(Own):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.add(input=x, other=self.weight)
+
+
+def test_modules_with_code_of_their_own_may_name_their_arguments() -> None:
+    for module, x in ((Own(), torch.randn(3, 5)), (Turned(), torch.randn(3, 4))):
+        wanted = module(x)
+        program(analogize(module, PLAIN, where=[""]), 0)
+        assert torch.allclose(module(x), wanted, atol=1e-5)
+    added = program(analogize(Added(), PLAIN, where=[""]), 0)
+    with pytest.raises(ConversionError, match=r"asks for add\(\)"):
+        added(torch.zeros(4, 5))
+
+
+def test_threads_share_one_chip() -> None:
+    for name in ("experts", "lstm", "attention", "conv2d-grouped"):
+        for differentiable in (False, True):
+            module, given = build(name)
+            program(analogize(module, FROZEN), 0, differentiable=differentiable)
+            with torch.no_grad():
+                wanted = run(name, module, given)
+            with ThreadPoolExecutor(4) as pool:
+                asked = [pool.submit(run, name, module, given) for _ in range(40)]
+            assert all(torch.equal(one.result().detach(), wanted) for one in asked)
+
+
+def test_states_of_recurrent_layers_that_do_not_fit_are_said() -> None:
+    h = torch.zeros(1, 3, 6)
+    lstm, gru = (analogize(m, PLAIN) for m in (nn.LSTM(5, 6), nn.GRU(5, 6)))
+    for layer, state in ((lstm, h), (lstm, (h,)), (gru, (h, h)), (lstm, (h, h[:, :2]))):
+        program(layer, 0)
+        with pytest.raises(ConversionError, match="initial state"):
+            layer(torch.zeros(4, 3, 5), state)
+    for cell, state in (
+        (nn.LSTMCell(5, 6), h[0]),
+        (nn.LSTMCell(5, 6), (h[0], h[0, :1])),
+        (nn.GRUCell(5, 6), h[0, :1]),
+        (nn.RNNCell(5, 6), h[0, :, :4]),
+    ):
+        program(analogize(cell, PLAIN), 0)
+        with pytest.raises(ConversionError, match="state"):
+            cell(torch.zeros(3, 5), state)

@@ -9,6 +9,7 @@ from ohmloop.campaign._reasons import recipe_text, sentences
 from ohmloop.campaign._replay import ReplayRun, best_so_far, replay, summary
 from ohmloop.campaign._replay_table import ReplayTable, list_replays, load_replay
 from ohmloop.campaign._sheet_import import Imported
+from ohmloop.campaign._task_accuracy import law_of, reassess
 from ohmloop.campaign._trials import Record, State, Trial
 from ohmloop.campaign._virtual import make_in_virtual_lab
 
@@ -26,12 +27,14 @@ __all__ = [
     "State",
     "Trial",
     "best_so_far",
+    "law_of",
     "list_replays",
     "list_templates",
     "load_replay",
     "make_in_virtual_lab",
     "parse_config",
     "read_config",
+    "reassess",
     "recipe_text",
     "replay",
     "sentences",

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ohmloop import bo
 from ohmloop.campaign._specs import (
+    TASK_ACCURACY,
     BeliefSpec,
     BudgetSpec,
     ConstraintSpec,
@@ -117,7 +118,7 @@ class Config(Part):
         """Rules and objectives of ingested files name figures of merit; a replayed table has its own."""
         if self.replay is not None:
             return
-        known = (*FiguresOfMerit.keys(), "clipped_share")
+        known = (*FiguresOfMerit.keys(), "clipped_share", TASK_ACCURACY)
         used = [
             (f'stages, "{stage.name}": passes_when', name)
             for stage in self.stages

@@ -15,6 +15,7 @@ import numpy as np
 from ohmloop import bo
 from ohmloop.campaign._config import Config
 from ohmloop.campaign._specs import LARGEST
+from ohmloop.campaign._task_accuracy import task_figures, wants_task_accuracy
 from ohmloop.campaign._trials import State, Trial
 from ohmloop.errors import CampaignError, OhmloopError, StoreError
 from ohmloop.store import Draft, Store
@@ -145,6 +146,8 @@ def _one(
     _must_take_results(owner)
     sweep = read(path, voltage_unit=voltage_unit, current_unit=current_unit)
     figures = figures_of_merit(sweep).to_dict()
+    if wants_task_accuracy(config):
+        figures |= task_figures(store.folder, sweep, figures)
     stages, values = judge(config, figures)
     try:
         content = path.read_bytes()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ohmloop import bo
 from ohmloop.errors import CampaignError
 
 Name = str
+TASK_ACCURACY = "task_accuracy"  # what a network would score on the measured device
 SMALLEST, LARGEST = 1e-50, 1e50  # of numbers that describe a device; floats overflow at 1e308
 
 
@@ -190,6 +191,8 @@ class ObjectiveSpec(Part):
         scale: "log" where ratios count; "auto" lets the data choose.
         unit: For people.
         figure: Figure of merit of ingested files that fills it; by default the one of the same name.
+            "task_accuracy" (or "task-accuracy") is what a network would score on the device, by the folder's
+            ``task-accuracy.json``.
         negate: Whether the figure counts with a minus.
         reference: Worst value of interest, for several objectives.
     """
@@ -201,6 +204,11 @@ class ObjectiveSpec(Part):
     figure: str = ""
     negate: bool = False
     reference: float | None = None
+
+    @field_validator("figure")
+    @classmethod
+    def _one_spelling(cls, figure: str) -> str:
+        return TASK_ACCURACY if figure == TASK_ACCURACY.replace("_", "-") else figure
 
 
 class FormulaSpec(Part):

@@ -16,6 +16,7 @@ import fnmatch
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ from ohmloop.certify._interval_arithmetic import ANALOG_ARITHMETIC, ARITHMETIC_R
 from ohmloop.certify._interval_curves import ANALOG_CURVES, CURVE_RULES
 from ohmloop.certify._interval_layers import ANALOG_RULES, LINEAR_RULES
 from ohmloop.certify._interval_run import Run
+from ohmloop.certify._record import rounded
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import CertifyError
 from ohmloop.nn import analog_parameters
@@ -111,9 +113,9 @@ def box_words(
     for pattern, share in named.items():
         r = radius * share
         size = (
-            f"off by {100 * r:.2g} %"
+            f"off by {rounded(100 * Decimal(repr(float(r))), 2)} %"
             if kind == "relative"
-            else f"changed by a factor of up to {math.exp(r):.4g}"
+            else f"changed by a factor of up to {rounded(math.exp(r))}"
         )
         parts.append(size if pattern == "*" else f"{size} in {pattern}")
     either = "in any direction" if kind == "relative" else "up or down"

@@ -92,9 +92,8 @@ def certify(
         CertifyError: If a statement cannot be made; the text says what it takes.
     """
     names = _checked(statements)
-    hardware = law if isinstance(law, Hardware) else None
     if law is None:
-        law = hardware = hardware_of(model)
+        law = hardware_of(model)
     votes: Votes | None = None
     if set(names) - {"box", "published"}:
         votes = poll(
@@ -113,8 +112,9 @@ def certify(
     for name in names:
         if name == "box":
             _check_plain(deployment)
-            centre = None if hardware is None or hardware.array is not None else hardware
-            out.append(box_certificate(model, data, hardware=centre))
+            centre = law.table if isinstance(law, Law) else law
+            plain = None if centre.array is not None else centre
+            out.append(box_certificate(model, data, hardware=plain, method=_bounds_for(model)))
         elif name == "published":
             out.append(published(model))
         else:
@@ -269,10 +269,16 @@ def certify_run(
     if "box" in names:
         _check_plain(deployed)
         centre = None if is_array else hardware
-        out.append(box_certificate(run.model, test, hardware=centre))
+        out.append(box_certificate(run.model, test, hardware=centre, method=_bounds_for(run.model)))
     if "published" in names:
         out.append(published(run.model, masks))
     return tuple(out)
+
+
+def _bounds_for(model: nn.Module) -> Literal["interval", "linear"]:
+    """Return linear bounds where they are cheap: without convolutions (bench/certify_lirpa.py)."""
+    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return "interval" if any(isinstance(m, convolutions) for m in model.modules()) else "linear"
 
 
 def certify_chips(
@@ -295,6 +301,11 @@ def certify_chips(
         if run is None or "has no column" not in str(error):
             raise
     else:
+        if ((scores < 0) | (scores > 1)).any():
+            raise CertifyError(
+                f"{path}: accuracies lie in [0, 1]; received {scores.min():g} to {scores.max():g}. Divide "
+                "percentages by 100."
+            )
         shares = [s for s in FLEET_SHARES if devices_needed(s, alpha) <= len(scores)]
         words = f"{len(scores)} measured chips ({Path(path).name})"
         return tuple(

@@ -96,4 +96,8 @@ def _table(path: str | Path) -> tuple[list[str], list[list[str]], str]:
             raise CertifyError(
                 f"{path} line {number} has {len(row)} cells, the header {len(head)}."
             )
+    if skip and len({row[0] for row in lines[1:]}) < len(lines) - 1:
+        raise CertifyError(
+            f"{path}: a chip stands in several rows. Bounds need independent chips: keep one row of each."
+        )
     return head[skip:], [row[skip:] for row in lines[1:]], hashlib.sha256(raw).hexdigest()

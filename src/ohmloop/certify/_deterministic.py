@@ -11,9 +11,16 @@ from ohmloop.certify._box import BoxKind, BoxMethod, box_words, largest_radius
 from ohmloop.certify._record import Certificate, data_hash, percent, weights_hash
 from ohmloop.certify._votes import CLASS_RULES, ClassRule
 from ohmloop.crossbar import Hardware
+from ohmloop.errors import CertifyError
 from ohmloop.nn import predict
 
 SHARES = (0.1, 0.5, 0.9)
+
+
+def _centre(hardware: Hardware | None) -> str:
+    if hardware is None or hardware.device.rho is None or not hardware.use_rho:
+        return "the trained weights"
+    return f"the trained weights times the level table of {hardware.device.name}"
 
 
 class BoxCertificate(Certificate):
@@ -55,8 +62,12 @@ def box_certificate(
         options: As for `largest_radius`: ``kind``, ``method``, ``shares``, ``batch_size``.
     """
     x, labels = data
+    if rule == "label" and labels is None:
+        raise CertifyError(
+            'the class rule "label" needs the labels of the data, which were not given.'
+        )
     found = largest_radius(model, x, hardware=hardware, **options)
-    target = predict(model, x) if rule == "digital" or labels is None else labels.cpu().numpy()
+    target = predict(model, x) if labels is None or rule == "digital" else labels.cpu().numpy()
     good = (found.classes == target) & found.certified
     radii = np.where(good, found.radii, 0.0)
     ranked = np.sort(radii)[::-1]
@@ -74,6 +85,7 @@ def box_certificate(
         claim=f"For certain: {words}." if words else none,
         limits=(
             "It holds for a chip whose weights were measured to lie in the box; it assumes no law.",
+            f"The box is centred at {_centre(hardware)}.",
             "It holds for these inputs, not for others of their kind.",
         ),
         weights=weights_hash(model),

@@ -121,10 +121,29 @@ def shift_divergence(law: Law, amount: float, sigma: float) -> float:
     return float(np.mean(each))
 
 
+def spread_divergence(law: Law, grown: float, sigma: float) -> float:
+    """Return the divergence in nats that a larger sigma of one cell makes, averaged over the levels of the law.
+
+    Factors of mean 1 have ``-sigma^2 / 2`` as the centre of their logarithm, which moves with sigma.
+
+    Args:
+        law: The law.
+        grown: By how much sigma is larger, as a share of it.
+        sigma: Of the cell, at level 1.
+
+    >>> round(spread_divergence(Law(sigma=0.3), 0.1, 0.3), 5)
+    0.00969
+    """
+    ratio = 1 + grown
+    pull = 0.5 * sigma * (ratio**2 - 1) if law.convention == "mean-1" else 0.0
+    return float(np.mean([normal_divergence(pull * f, ratio) for f in law.levels]))
+
+
 def _translations(law: Law, votes: Votes, lower: NDArray[np.float64]) -> tuple[Translation, ...]:
     assert votes.cells is not None
     cells = votes.cells
     sigma, whole = float(cells.sigma.min()), cells.n * cells.copies
+    loudest = float(cells.sigma.max())
     out = []
     for share in SHARES:
         room = float(majority_divergence(reached_by_inputs(lower, share)))
@@ -142,7 +161,7 @@ def _translations(law: Law, votes: Votes, lower: NDArray[np.float64]) -> tuple[T
         ):
             if k > whole:
                 continue
-            grown = _largest(lambda a: normal_divergence(0.0, 1 + a), room / k)
+            grown = _largest(lambda a: spread_divergence(law, a, loudest), room / k)
             words = (
                 "nothing is claimed"
                 if grown is None

@@ -7,7 +7,7 @@ Statements A (gaussian noise in its coordinates), B (log-normal noise, where the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -29,6 +29,7 @@ from ohmloop.certify._record import Certificate, percent
 from ohmloop.certify._votes import ClassRule, Votes
 from ohmloop.certify._yield import KEEPS, limits, origin, what_counts
 from ohmloop.errors import CertifyError
+from ohmloop.nn import Deployment
 
 RHO = tuple(round(0.05 * k, 2) for k in range(81))
 """Where curves are given: shifts of 0 to 4 deviations."""
@@ -93,14 +94,22 @@ class DriftCertificate(Certificate):
     curves: tuple[Curve, ...]
     translations: tuple[Translation, ...]
 
-    def kept(self, rho: float) -> NDArray[np.float64]:
-        """Return for each input the least share of devices that keeps its class after a shift.
+    def kept(self, rho: float | Sequence[float]) -> NDArray[np.float64]:
+        """Return for each input the least share of devices that gives its class after a shift.
 
         Args:
-            rho: Norm of the shift in deviations of the law at level 1, ``||Sigma^-1/2 delta||``.
+            rho: Norm of the shift in deviations of the law at level 1, ``||Sigma^-1/2 delta||``; or its norm at
+                each level of the law (`Cells.cost`), which may be tighter.
         """
         assert self.law is not None
-        return shifted(self.lower, unit_costs(self.law) * rho)
+        if np.ndim(rho) == 0:
+            return shifted(self.lower, unit_costs(self.law) * rho)
+        if np.shape(rho) != (len(self.law.levels),):
+            raise CertifyError(
+                f"expected a number, or one for each of the law's {len(self.law.levels)} levels; received "
+                f"shape {np.shape(rho)}."
+            )
+        return shifted(self.lower, rho)
 
 
 def drift_certificate(
@@ -140,6 +149,7 @@ def drift_certificate(
         limits=(
             "It says what share of devices keeps a class, nothing about one given chip.",
             *_geometry(law),
+            *after_deployment(votes),
             *limits(votes),
         ),
         classes=tuple(int(c) for c in votes.target(rule)),
@@ -169,8 +179,23 @@ def check_shiftable(votes: Votes) -> Law:
 
 
 def unit_costs(law: Law) -> NDArray[np.float64]:
-    """Return what a shift of one deviation at level 1 costs at each level of the law."""
-    return 1 / np.asarray(law.levels, dtype=np.float64)
+    """Return what a shift of one deviation at level 1 costs at each level of the law, at most.
+
+    Without gains ``1 / f``. The spread tau of a gain knows no level: at f > 1 a common shift may still cost
+    all that it costs at level 1.
+    """
+    factors = np.asarray(law.levels, dtype=np.float64)
+    return 1 / (factors if law.gain is None else np.minimum(factors, 1.0))
+
+
+def after_deployment(votes: Votes) -> tuple[str, ...]:
+    """Return what shifts assume of a deployment that each device is set up by."""
+    if votes.deployment in ("none", str(Deployment())):
+        return ()
+    return (
+        f'The deployment "{votes.deployment}" is set up after the shift, on the shifted device: what shifts '
+        "later is not covered.",
+    )
 
 
 def theorem(law: Law) -> str:
@@ -201,7 +226,7 @@ def _geometry(law: Law) -> tuple[str, ...]:
 
 def _curves(lower: NDArray[np.float64], law: Law) -> tuple[Curve, ...]:
     curves = []
-    for keep, row in zip(KEEPS, _needed(law.levels), strict=True):
+    for keep, row in zip(KEEPS, _needed(tuple(unit_costs(law).tolist())), strict=True):
         needed = np.asarray(row)[:, None]
         # Of the majority, more than half is claimed; a bound of exactly one half claims nothing.
         enough = lower[None] > needed if keep == 0.5 else lower[None] >= needed
@@ -210,10 +235,10 @@ def _curves(lower: NDArray[np.float64], law: Law) -> tuple[Curve, ...]:
 
 
 @lru_cache(maxsize=16)
-def _needed(levels: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+def _needed(unit: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
     """Return the probability that is needed before each shift, for each share of devices to be kept."""
-    unit = 1 / np.asarray(levels)
-    return tuple(tuple(needed_before(keep, unit * rho) for rho in RHO) for keep in KEEPS)
+    costs = np.asarray(unit)
+    return tuple(tuple(needed_before(keep, costs * rho) for rho in RHO) for keep in KEEPS)
 
 
 def translate(
@@ -355,7 +380,7 @@ def _words(
         return "No claim: for no input do more than half of the devices provably give its class."
     head = (
         f"With {percent(1 - alpha)} confidence, for {n - abstentions:,} of {n:,} inputs more than half of the "
-        f"devices drawn from the law give {what_counts(rule)}, and keep it under shifts of the law's centre."
+        f"devices drawn from the law give {what_counts(rule)}, and still do after small shifts of its centre."
     )
     wanted = [t for t in translations if t.keep == 0.5 and t.amount is not None]
     for share in SHARES[::-1]:
@@ -363,7 +388,7 @@ def _words(
         if told:
             first, last = told[0], told[-1]
             return (
-                f"{head} For {percent(share)} of the inputs at least half of the devices keep it when "
+                f"{head} For {percent(share)} of the inputs at least half of the devices give it when "
                 f"{first.what} shifts {first.words}, or {last.what}, {last.words}."
             )
     return head

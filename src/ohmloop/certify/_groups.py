@@ -109,7 +109,7 @@ class Cells:
         return len(self.sigma)
 
     def cost(self, delta: NDArray[np.float64]) -> tuple[float, ...]:
-        """Return ``||Sigma^-1/2 delta||`` at each level of the law, for one array.
+        """Return ``||Sigma^-1/2 delta||`` at each level of the law, for the same shift in all copies.
 
         Args:
             delta: ``D`` changes of the noise coordinates, in the order of the cells (`shift_between`).
@@ -122,7 +122,7 @@ class Cells:
                 pull = np.bincount(self.group, delta * weight)
                 whole = np.bincount(self.group, weight)
                 square -= float((self.tau**2 * pull**2 / (1 + self.tau**2 * whole)).sum())
-            out.append(float(np.sqrt(max(square, 0.0))))
+            out.append(float(np.sqrt(self.copies * max(square, 0.0))))
         return tuple(out)
 
     def some(self, k: int) -> Shift:

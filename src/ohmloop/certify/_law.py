@@ -124,6 +124,11 @@ class Law(_Value):
             raise CertifyError(
                 'spread="following" is for independent cells; leave out the gain, or use log-normal noise.'
             )
+        if self.sigma == 0 and self.gain is not None:
+            raise CertifyError(
+                "with sigma = 0 a gain is the only noise, and all that differs between cells would be certain. "
+                "Give cells noise of their own: a sigma above 0."
+            )
         if not self.levels:
             raise CertifyError("levels holds at least one factor; (1.0,) for a fixed sigma.")
         return self
@@ -201,10 +206,13 @@ class Law(_Value):
 
     def nominal(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights that noise is put on: the parameters times their levels rho."""
-        table = Hardware(
-            device=DeviceModel(name="rho", sigma=Estimate(value=0.0), rho=self.rho),
-        )
-        return {name: table.deterministic(p.detach()) for name, p in parameters.items()}
+        return {name: self.table.deterministic(p.detach()) for name, p in parameters.items()}
+
+    @property
+    def table(self) -> Hardware:
+        """Hardware that applies the level table and nothing else."""
+        name = self.device or "the law"
+        return Hardware(device=DeviceModel(name=name, sigma=Estimate(value=0.0), rho=self.rho))
 
     def sigma_of(self, name: str) -> float:
         """Return the sigma of one parameter tensor, at level 1."""
@@ -257,6 +265,16 @@ class Sampler:
         seed: int,
         deployment: Deployment | None = None,
     ) -> None:
+        unused = [
+            pattern
+            for pattern, _ in law.per_layer
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in parameters)
+        ]
+        if unused:
+            raise CertifyError(
+                f"per_layer names {', '.join(map(repr, unused))}, which no analog parameter matches; there are "
+                f"{', '.join(parameters)}."
+            )
         self.law, self.seed = law, seed
         self.base = law.nominal(parameters)
         self._deployment = deployment or Deployment()

@@ -12,10 +12,17 @@ from typing import Literal
 import numpy as np
 
 from ohmloop.certify._bounds import check_alpha, devices_needed, needed_before, rank_for
-from ohmloop.certify._drift import Translation, amount_words, check_shiftable, theorem, unit_costs
+from ohmloop.certify._drift import (
+    Translation,
+    after_deployment,
+    amount_words,
+    check_shiftable,
+    theorem,
+    unit_costs,
+)
 from ohmloop.certify._record import Certificate, percent
 from ohmloop.certify._votes import ClassRule, Votes
-from ohmloop.certify._yield import KEEPS, limits, origin, reached, score_name
+from ohmloop.certify._yield import KEEPS, limits, of_100, origin, reached, score_name
 
 RHO = tuple(round(0.1 * k, 1) for k in range(31))
 """Where curves are given: shifts of 0 to 3 deviations."""
@@ -92,6 +99,7 @@ def percentile_certificate(
         claim=_words(score_name(rule), shares, bounds, alpha, deviation),
         limits=(
             "It says what share of devices reaches a score, nothing about one given chip.",
+            *after_deployment(votes),
             *limits(votes),
         ),
         score=score_name(rule),
@@ -121,7 +129,7 @@ def _words(
     )
     assert curve[0] is not None
     text = (
-        f"With {percent(1 - alpha)} confidence: {100 * share:g} of 100 devices drawn from the law "
+        f"With {percent(1 - alpha)} confidence: {of_100(share)} of 100 devices drawn from the law "
         f"{reached(score, curve[0])}"
     )
     after = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import cache
 from importlib import metadata
 from typing import Annotated, Any, Literal
@@ -118,6 +119,17 @@ def _add(digest: hashlib._Hash, name: str, value: Tensor) -> None:
     digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
     raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
     digest.update(raw.numpy().tobytes())
+
+
+def rounded(value: float | Decimal, digits: int = 4, *, up: bool = False) -> str:
+    """Return a number as text, rounded down (or up) to so many digits: a claim must not grow by rounding.
+
+    >>> rounded(0.12349), rounded(0.12341, up=True), rounded(0.2)
+    ('0.1234', '0.1235', '0.2')
+    """
+    exact = value if isinstance(value, Decimal) else Decimal(repr(float(value)))
+    side = ROUND_CEILING if up else ROUND_FLOOR
+    return f"{float(exact.normalize(Context(prec=digits, rounding=side))):.{digits}g}"
 
 
 def percent(share: float, digits: int = 3) -> str:

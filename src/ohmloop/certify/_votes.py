@@ -173,7 +173,7 @@ def poll(
     else:
         words = law.words
         sampler = Sampler(law, parameters, fleet, deployed)
-        _check_noise(sampler, parameters)
+        _check_noise(law, parameters, fleet)
         cells = _cells(law, sampler.base, deployed.arrays)
         classes = predict_fleet(
             model,
@@ -244,7 +244,9 @@ def _check_fresh(fleet: int, n_devices: int, used: Sequence[Draws]) -> None:
             )
 
 
-def _check_noise(sampler: Sampler, parameters: dict[str, Tensor]) -> None:
+def _check_noise(law: Law, parameters: dict[str, Tensor], fleet: int) -> None:
+    # Without ablation: a group that two devices leave out looks alike on both.
+    sampler = Sampler(law.model_copy(update={"ablation": None}), parameters, fleet)
     drawn = sampler(range(2))
     for name in parameters:
         nominal = sampler.base[name]
@@ -253,7 +255,7 @@ def _check_noise(sampler: Sampler, parameters: dict[str, Tensor]) -> None:
         weights = drawn.get(name)
         if weights is None or _same(weights[0], weights[1]) or _same(weights[0], nominal):
             raise CertifyError(
-                f"{name} is on analog hardware, but the law puts no noise on it ({sampler.law.words}). A "
+                f"{name} is on analog hardware, but the law puts no noise on it ({law.words}). A "
                 "certificate under such a law would say nothing about real devices: give it a sigma above 0, "
                 "or leave the layer digital (analogize(model, hardware, where=...))."
             )

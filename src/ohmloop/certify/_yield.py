@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ohmloop.certify._bounds import check_alpha, clopper_pearson, reached_by, tail_mean
-from ohmloop.certify._record import Certificate, percent
+from ohmloop.certify._record import Certificate, percent, rounded
 from ohmloop.certify._votes import CLASS_RULES, ClassRule, Votes
 from ohmloop.errors import CertifyError
 
@@ -24,10 +24,10 @@ class YieldCertificate(Certificate):
 
     Attributes:
         classes: The class that each input's statement is about.
-        lower: Lower bound of the probability of that class, by input, at alpha / n_inputs each.
+        lower: Lower bound of the probability of that class, by input.
         keeps: Shares of devices.
         covered: How many inputs have a bound of at least each of them.
-        joint: Lower bound of the probability that one device is right on all inputs, at alpha by itself.
+        joint: Lower bound of the probability that one device is right on all inputs.
     """
 
     kind: Literal["yield"] = "yield"
@@ -77,8 +77,8 @@ def yield_certificate(
 ) -> YieldCertificate:
     """Return for each input how likely a device gives it the class of the rule.
 
-    The draws are shared by all inputs, so that simultaneous statements take alpha / n each (Bonferroni): no
-    independence between inputs is used.
+    The draws are shared by all inputs. So each of n inputs, and all of them at once, take alpha / (n + 1)
+    (Bonferroni): the whole claim holds with confidence 1 - alpha, and no independence between inputs is used.
 
     Args:
         votes: From `poll` or `read_votes`.
@@ -88,15 +88,21 @@ def yield_certificate(
     check_alpha(alpha)
     right = votes.right(rule)
     n, inputs = right.shape
-    lower = clopper_pearson(right.sum(0), n, alpha / inputs)
-    joint = float(clopper_pearson(int(right.all(1).sum()), n, alpha))
+    # For a single input "all at once" is the same statement.
+    each = alpha / (inputs + (inputs > 1))
+    lower = clopper_pearson(right.sum(0), n, each)
+    joint = float(clopper_pearson(int(right.all(1).sum()), n, each))
     covered = tuple(int((lower > k if k == 0.5 else lower >= k).sum()) for k in KEEPS)
     return YieldCertificate(
         **origin(votes, rule),
         statement="S2",
         theorem="exact binomial bound (Clopper & Pearson 1934) for each input",
         alpha=alpha,
-        multiplicity=f"alpha / {inputs} for each of {inputs} inputs; the joint bound takes alpha by itself",
+        multiplicity=(
+            f"alpha / {inputs + 1} for each of {inputs} inputs and for all at once"
+            if inputs > 1
+            else "one statement"
+        ),
         abstentions=inputs - covered[0],
         claim=_yield_words(votes, rule, alpha, covered, joint),
         limits=limits(votes),
@@ -182,7 +188,7 @@ def score_certificate(
         statement="S2",
         theorem="order statistic (Wilks 1941)",
         alpha=alpha,
-        claim=f"With {percent(1 - alpha)} confidence: {100 * share:g} of 100 {noun} {reach}.",
+        claim=f"With {percent(1 - alpha)} confidence: {of_100(share)} of 100 {noun} {reach}.",
         share=share,
         bound=bound,
         score=score,
@@ -206,6 +212,8 @@ def tail_certificate(
         claim=(
             f"With {percent(1 - alpha)} confidence: the worst {100 * tail:g} % of all {chips(votes)}, on "
             f"average, {reached(score_name(rule), bound)}."
+            if bound > 0
+            else f"No claim: {votes.n_devices:,} devices say nothing about the worst {100 * tail:g} %."
         ),
         tail=tail,
         bound=bound,
@@ -246,7 +254,13 @@ def reached(score: str, bound: float, is_higher_better: bool = True) -> str:
     if score == "agreement":
         return f"agree with the digital network on at least {percent(bound)} of the inputs"
     article = "an" if score[:1] in "aeiou" else "a"
-    return f"reach {article} {score} of at {'least' if is_higher_better else 'most'} {bound:.4g}"
+    shown = rounded(bound, up=not is_higher_better)
+    return f"reach {article} {score} of at {'least' if is_higher_better else 'most'} {shown}"
+
+
+def of_100(share: float) -> str:
+    """Return how many of 100 devices a share is, rounded down."""
+    return percent(share, 6).removesuffix(" %")
 
 
 _SAMPLE = "The devices are an independent sample of those that the claim is about."
@@ -271,7 +285,10 @@ def limits(votes: Votes) -> tuple[str, ...]:
 def _calibration(votes: Votes) -> str:
     law = votes.law
     if law is None:
-        return "The hardware's figures are taken as exact."
+        return (
+            "The hardware's figures are taken as exact. Where reads are noisy, each device read each input "
+            "once, and shares are over devices and reads."
+        )
     if law.calibrated == "predictive":
         return (
             "Sigma is part of what is drawn: a device whose sigma follows the calibration's uncertainty. For a "

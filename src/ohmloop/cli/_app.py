@@ -6,7 +6,17 @@ import sys
 
 import typer
 
-from ohmloop.cli import _analyze, _campaign, _demo, _device, _fetch, _train
+from ohmloop.cli import (
+    _analyze,
+    _campaign,
+    _certify,
+    _codesign,
+    _crossbar,
+    _demo,
+    _device,
+    _fetch,
+    _train,
+)
 
 app = typer.Typer(
     name="ohmloop",
@@ -39,7 +49,7 @@ def _root(
     """From measured memristors to robust analog networks, and back to the next device."""
 
 
-for module in (_demo, _analyze, _campaign, _device, _fetch, _train):
+for module in (_demo, _analyze, _campaign, _device, _fetch, _train, _crossbar, _certify, _codesign):
     module.register(app)
 
 

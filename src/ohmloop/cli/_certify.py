@@ -69,7 +69,10 @@ def certify(
     ] = None,
     test_limit: Annotated[int | None, typer.Option(min=1, help="Use only that many.")] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for certificates as JSON files.")
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="Folder for certificates as JSON files, and a page of their curves."
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -125,6 +128,8 @@ def certify(
             )
             kept.append((hardware.device.name, certificates))
     files = [] if out is None else _write(out, kept)
+    if out is not None:
+        _write_page(out, kept)
     if json_:
         typer.echo(_json([c.to_dict() for _, certificates in kept for c in certificates]))
     else:
@@ -187,6 +192,19 @@ def _translations(c: Any) -> list[tuple[str, str]]:
         for t in c.translations
         if t.keep == 0.5 and t.inputs == 0.9 and t.amount is not None
     ]
+
+
+def _write_page(folder: Path, kept: list[tuple[str, tuple[Certificate, ...]]]) -> None:
+    """Write the curves as a page, where there are any."""
+    from ohmloop.errors import OhmloopError
+    from ohmloop.report import write_certificates
+
+    try:
+        page = write_certificates(dict(kept), folder)
+    except OhmloopError as error:
+        typer.echo(f"No page: {error}", err=True)
+    else:
+        typer.echo(f"Wrote {page}.", err=True)
 
 
 def _write(folder: Path, kept: list[tuple[str, tuple[Certificate, ...]]]) -> list[Path]:

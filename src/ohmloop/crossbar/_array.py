@@ -113,7 +113,8 @@ class Array(_Value):
         adc: Converters of the columns; None reads exact currents.
         wires: Wire resistance; None for ideal wires.
         wire_solution: "exact": the whole network, once for each programmed tile. "fast": some fifty times
-            faster by `approximate_transfer`, whose error (bench/results/wires.md) is small where wires take little.
+            faster by `approximate_transfer`, whose error (bench/results/wires.md) is small where wires take
+            little.
         programming: How cells are written.
         spare_columns: Columns of each tile that stand in for the columns with the largest fault error.
         remap: Whether a faulty cell's partner in a pair is set anew so that the difference comes nearest

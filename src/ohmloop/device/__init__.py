@@ -1,6 +1,7 @@
 """Stochastic device models, fitted from measurements or from published figures. Knows no network."""
 
 from ohmloop.device._drift import Drift, LogLaw, PowerDrift, WalkDrift
+from ohmloop.device._export import export_device, write_export
 from ohmloop.device._fit import fit, level_table
 from ohmloop.device._fit_all import fit_measurements
 from ohmloop.device._fit_pulses import fit_pulses
@@ -13,9 +14,9 @@ from ohmloop.device._physics import Physics
 from ohmloop.device._presets import list_presets
 from ohmloop.device._pulse_curve import asymmetry, nonlinearity
 from ohmloop.device._pulses import PulseResponse, SoftPulses, Step, TablePulses
+from ohmloop.device._released_table import released_level_table
 from ohmloop.device._residuals import Residuals, pulse_residuals, retention_residuals
 from ohmloop.device._task_accuracy import (
-    N_USAGE,
     Axis,
     Predicted,
     TaskAccuracy,
@@ -36,7 +37,6 @@ __all__ = [
     "Faults",
     "Flicker",
     "LogLaw",
-    "N_USAGE",
     "Part",
     "Physics",
     "PowerDrift",
@@ -57,6 +57,7 @@ __all__ = [
     "WriteNoise",
     "WriteResult",
     "asymmetry",
+    "export_device",
     "fit",
     "fit_measurements",
     "fit_pulses",
@@ -68,10 +69,12 @@ __all__ = [
     "load_task_accuracy",
     "nonlinearity",
     "pulse_residuals",
+    "released_level_table",
     "retention_residuals",
     "sample",
     "save_device",
     "save_task_accuracy",
     "table_distortion",
+    "write_export",
     "write_workbook",
 ]

@@ -13,19 +13,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ohmloop.device._model import DeviceModel
 from ohmloop.errors import DeviceError
 
 Array = NDArray[np.float64]
-N_USAGE = 512
-"""Bins of relative weight magnitude in which a network's use of the level table is counted."""
 _MAX_JSON = 16 * 2**20
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 
@@ -116,6 +116,14 @@ def table_distortion(
     return math.sqrt(max(0.0, 1.0 - float(p @ held) ** 2 / power))
 
 
+@dataclass(frozen=True, eq=False)  # models are equal by their fields, not by what follows from them
+class _Solved:
+    """The Cholesky factor of the points' covariance, and its inverse's product with their means."""
+
+    factor: Array
+    rest: Array
+
+
 class TaskAccuracy(BaseModel):
     """A network's score as a function of device properties: a Gaussian process, with error bars.
 
@@ -138,7 +146,7 @@ class TaskAccuracy(BaseModel):
         spreads: ``n`` standard deviations from device to device.
         lengths: ``d`` lengthscales, in shares of the ranges.
         amplitude: Prior variance of the score.
-        noise: Variance that the axes do not explain (the shape of level tables, mostly).
+        noises: ``n`` variances that the axes do not explain (the shape of level tables, mostly).
         about: Where it comes from, for people.
 
     Ask it with `at` (properties) or `of` (a device model).
@@ -164,35 +172,36 @@ class TaskAccuracy(BaseModel):
     spreads: tuple[float, ...]
     lengths: tuple[float, ...]
     amplitude: float = Field(gt=0)
-    noise: float = Field(gt=0)
+    noises: tuple[float, ...]
     about: str = ""
-
-    _X: Array = PrivateAttr()
-    _factor: Array = PrivateAttr()
-    _rest: Array = PrivateAttr()
 
     @model_validator(mode="after")
     def _check(self) -> TaskAccuracy:
         n, d = len(self.points), len(self.axes)
-        lengths = {len(self.means), len(self.errors), len(self.spreads), n}
+        lengths = {len(x) for x in (self.means, self.errors, self.spreads, self.noises)}
         if lengths != {n} or {len(p) for p in self.points} != {d} or len(self.lengths) != d:
             raise DeviceError(
                 f"a task's accuracy needs one mean, error and spread for each of its {n} points, and "
                 f"{d} coordinates in each; this one is damaged."
             )
-        if min(self.lengths) <= 0 or min(self.usage) < 0 or not sum(self.usage) > 0:
-            raise DeviceError("lengthscales must be positive, and the usage of weights not negative.")
-        self._X = np.array(self.points, dtype=np.float64)
-        K = self._covariance(self._X) + self.noise * np.eye(n)
-        self._factor = np.linalg.cholesky(K)
-        y = np.array(self.means) - float(np.mean(self.means))
-        self._rest = np.linalg.solve(self._factor.T, np.linalg.solve(self._factor, y))
+        if min(*self.lengths, *self.noises) <= 0 or min(self.usage) < 0 or not sum(self.usage) > 0:
+            raise DeviceError(
+                "lengthscales and noises must be positive, and the usage of weights not negative."
+            )
+        self._solved  # noqa: B018  # a covariance that cannot be factorised is damage, and said here
         return self
+
+    @cached_property
+    def _solved(self) -> _Solved:
+        K = self._covariance(np.array(self.points)) + np.diag(self.noises)
+        factor = np.asarray(np.linalg.cholesky(K), dtype=np.float64)
+        y = np.array(self.means) - float(np.mean(self.means))
+        return _Solved(factor, np.linalg.solve(factor.T, np.linalg.solve(factor, y)))
 
     def _covariance(self, X: Array) -> Array:
         """Return the Matern covariance (nu = 5/2) of rows with the simulated points, ``k x n``."""
         scale = np.array(self.lengths)
-        squared = (((X[:, None, :] - self._X[None]) / scale) ** 2).sum(-1)
+        squared = (((X[:, None, :] - np.array(self.points)[None]) / scale) ** 2).sum(-1)
         r = np.sqrt(5.0 * squared)
         out: Array = self.amplitude * (1.0 + r + r * r / 3.0) * np.exp(-r)
         return out
@@ -220,13 +229,15 @@ class TaskAccuracy(BaseModel):
         )[0]
 
     def _predict(self, X: Array) -> list[Predicted]:
-        K = self._covariance(X)
-        mean = float(np.mean(self.means)) + K @ self._rest
-        half = np.linalg.solve(self._factor, K.T)
+        K, solved = self._covariance(X), self._solved
+        mean = float(np.mean(self.means)) + K @ solved.rest
+        if self.metric.endswith("accuracy"):  # a smooth curve may overshoot where it saturates
+            mean = np.clip(mean, 0.0, 1.0)
+        half = np.linalg.solve(solved.factor, K.T)
         variance = np.maximum(self.amplitude - (half**2).sum(0), 0.0)
         # Errors and spreads vary slowly: the covariance's own weights average them.
         near = K / K.sum(1, keepdims=True)
-        error = np.sqrt(variance + (near @ np.array(self.errors)) ** 2)
+        error: Array = np.sqrt(variance + (near @ np.array(self.errors)) ** 2)
         spread = near @ np.array(self.spreads)
         return [
             Predicted(float(m), float(e), float(s))
@@ -235,8 +246,8 @@ class TaskAccuracy(BaseModel):
 
     def leave_one_out(self) -> float:
         """Return the root mean square error at simulated points predicted from all others."""
-        K = self._covariance(self._X) + self.noise * np.eye(len(self._X))
-        missed = self._rest / np.diag(np.linalg.inv(K))
+        factor = self._solved.factor
+        missed = self._solved.rest / np.diag(np.linalg.inv(factor @ factor.T))
         return float(np.sqrt((missed**2).mean()))
 
     def properties(self, law: DeviceModel) -> dict[str, float]:

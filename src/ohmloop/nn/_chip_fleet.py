@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
+from ohmloop.errors import ConversionError
 from ohmloop.nn._chips import READ_BATCH, ChipRunner, bytes_per_chip, kept_chip
 from ohmloop.nn._convert import need
 from ohmloop.nn._deploy import Deployment
@@ -36,7 +37,11 @@ def _same(model: nn.Module, hardware: Assigned) -> Hardware | None:
     """Return the hardware to program instead of each layer's own; None for these."""
     if isinstance(hardware, Hardware):
         return hardware
-    assert dict(hardware) == need(model).parameters  # `own_hardware` made it
+    if dict(hardware) != need(model).parameters:  # which `own_hardware` gives
+        raise ConversionError(
+            "layers on arrays take one Hardware for all layers, or those that they were converted for. Convert "
+            "the model anew for others: analogize(digitize(model), {name pattern: Hardware, ...})."
+        )
     return None
 
 

@@ -33,7 +33,7 @@ from ohmloop.nn._deploy import (
     sites,
 )
 from ohmloop.nn._draw import device_seed
-from ohmloop.nn._layer import Chip, analog_layers_of, state_of
+from ohmloop.nn._layer import Chip, analog_layers_of, observed, state_of
 from ohmloop.nn._program import erase, install
 
 READ_BATCH = 128
@@ -93,12 +93,14 @@ class ChipRunner:
             self._see_nominal(samples)
 
     def _see_nominal(self, samples: Tensor) -> None:
+        if self._kind not in ("none", "batch-norm"):
+            recorder = Recorder()
+            # As analog layers call each other: the library goes around the out_proj of attention.
+            layers = analog_layers_of(self.model)
+            with observed(layers, lambda *seen: None), corrected(self._sites, recorder):
+                self.model(samples)
+            self._statistics = recorder.statistics
         with nominal(self.model):
-            if self._kind not in ("none", "batch-norm"):
-                recorder = Recorder()
-                with corrected(self._sites, recorder):
-                    self.model(samples)
-                self._statistics = recorder.statistics
             if self._reads_out:
                 self._target = self.model(samples)
 

@@ -3,7 +3,9 @@
 The kernel of one output channel, flattened, is one column of cells; an inference drives the rows once for each
 position. The library's convolutions do this for all positions at once, tile by tile: blocks of rows that are
 read together are convolutions of their own. Where the DAC's range is dynamic, it follows the largest
-magnitude of each image, not of each position, so that neighbouring positions see the same value alike.
+magnitude of each image, not of each position, so that neighbouring positions see the same value alike; so does
+the noise of the DACs, drawn once for each value of an image. Only tiles that have to be solved for each input
+(wires with cells that are not ohmic) are read position by position, each with a range and noise of its own.
 """
 
 from __future__ import annotations
@@ -184,15 +186,11 @@ class _Reader:
         """Return full scale of the input: a scalar, or one for each image."""
         dac = self.held.array.dac
         if dac is None or dac.range is None:
-            return self._largest(x)
+            top = largest(x.flatten(0, 1), bias_row=self.bias_row)
+            return top.unflatten(0, x.shape[:2])
         if dac.range == "calibrated":
             return _calibrated_range(self.held).to(x.dtype)
         return x.new_tensor(dac.range)
-
-    def _largest(self, x: Tensor) -> Tensor:
-        top = x.detach().abs().amax(list(range(2, x.ndim)), keepdim=True)
-        # The bias row is driven by 1, which has to fit.
-        return top.clamp_min(1.0 if self.bias_row else torch.finfo(x.dtype).tiny)
 
     def sums(self, k: int, driven: Tensor, one: Tensor | None, inputs: slice) -> Tensor:
         """Return one block's sums as they reach the converters, ``N x B x out x ...``."""
@@ -321,6 +319,13 @@ def calibrated_conv(
             blocks.append(_top(sums, adc.quantile, 1))
         ranges.append(torch.stack(blocks).unsqueeze(0).clamp_min(torch.finfo(x.dtype).tiny))
     return replace(held, adc_ranges=tuple(ranges))
+
+
+def largest(images: Tensor, *, bias_row: bool) -> Tensor:
+    """Return the dynamic range of each image, ``B x 1 x ...`` of ``B x in x ...``, without gradient."""
+    top = images.detach().abs().amax(list(range(1, images.ndim)), keepdim=True)
+    # The bias row is driven by 1, which has to fit.
+    return top.clamp_min(1.0 if bias_row else torch.finfo(images.dtype).tiny)
 
 
 def convolve(conv: Any, x: Tensor, weight: Tensor, groups: int) -> Tensor:

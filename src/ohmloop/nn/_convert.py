@@ -204,6 +204,16 @@ def _swapped(
             of[id(getattr(module, matrix.parameter))] = hardware
     parameters = {name: of[id(p)] for name, p in model.named_parameters() if id(p) in of}
     record = Record({name: h for name, _, h, _ in found}, tuple(parameters), parameters, left)
+    try:
+        _swap_all(model, found)
+    except Exception:
+        digitize(model)
+        raise
+    object.__setattr__(model, _MARK, record)
+    return model
+
+
+def _swap_all(model: nn.Module, found: list[tuple[str, nn.Module, Hardware, Form]]) -> None:
     for name, module, hardware, form in found:
         swap(module, LayerState(name, hardware, form))
     for name, module in list(model.named_modules()):
@@ -219,8 +229,6 @@ def _swapped(
         if isinstance(module, nn.TransformerEncoder) and analog_layers_of(module):
             module.__dict__[_NESTED] = module.use_nested_tensor
             module.use_nested_tensor = False
-    object.__setattr__(model, _MARK, record)
-    return model
 
 
 _NESTED = "_ohmloop_nested"
@@ -243,8 +251,7 @@ def digitize(model: nn.Module) -> nn.Module:
                 del module._forward_pre_hooks[key]
         if _NESTED in module.__dict__:
             module.use_nested_tensor = module.__dict__.pop(_NESTED)
-    if _record(model) is not None:
-        object.__delattr__(model, _MARK)
+        module.__dict__.pop(_MARK, None)  # parts may have been converted by themselves
     return model
 
 

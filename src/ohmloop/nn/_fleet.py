@@ -132,8 +132,8 @@ def evaluate_fleets(
     """Do as `evaluate_fleet` for several hardwares, with the same underlying random numbers.
 
     Device i of each fleet has the same standard normal numbers, so that differences between
-    hardwares are not blurred by different draws. A mapping gives each analog parameter its own hardware, by the
-    parameter's name.
+    hardwares are not blurred by different draws. For the law on weights, a mapping gives each analog parameter
+    its own hardware, by the parameter's name.
     """
     x, y = _checked(model, split, n_devices)
     metric, deployment = metric or Accuracy(), deployment or Deployment()

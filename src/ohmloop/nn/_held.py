@@ -94,7 +94,9 @@ class Held:
 
         def wide(x: Tensor) -> Tensor:
             y = change(x)
-            return y.to(x.dtype) if x.is_floating_point() and y.dtype.itemsize < 4 else y
+            if not x.is_floating_point() or y.dtype.itemsize >= 4:
+                return y
+            return (x.float() if x.dtype == torch.float64 else x).to(y.device)
 
         plain = change if self.noise is None else wide
         return Held(
@@ -193,8 +195,7 @@ def hold(
     stack = _wide(stack)
     copies, gains = [], []
     for own in streams:
-        fresh = own.generators[0].get_state() if drift_gain else None
-        states = None if fresh is None else [g.get_state() for g in own.generators]
+        states = [g.get_state() for g in own.generators] if drift_gain else None
         parts = _programmed(stack, hardware, own, matrix.merged)
         gains.append([None] * len(parts) if gain == 1.0 else [_full(parts[0], gain)] * len(parts))
         if states is not None:
@@ -244,10 +245,23 @@ def ranged(parts: tuple[Programmed, ...], ranges: Ranges | None) -> tuple[Progra
     """Return the parts with calibrated converters."""
     if ranges is None:
         return parts
+    adc = ranges.adc
+    if len(adc) != len(parts):
+        adc = by_group(adc[0] if len(adc) == 1 else None, len(parts))
     return tuple(
-        replace(part, dac_range=ranges.dac, adc_ranges=adc)
-        for part, adc in zip(parts, ranges.adc, strict=True)
+        replace(part, dac_range=ranges.dac, adc_ranges=own)
+        for part, own in zip(parts, adc, strict=True)
     )
+
+
+def by_group(
+    merged: tuple[Tensor, ...] | None, n_groups: int
+) -> tuple[tuple[Tensor, ...] | None, ...]:
+    """Return the converter ranges of each group of a merged matrix."""
+    if merged is None:
+        return (None,) * n_groups
+    parts = [r.chunk(n_groups, 2) if r.shape[2] > 1 else [r] * n_groups for r in merged]
+    return tuple(tuple(p[g] for p in parts) for g in range(n_groups))
 
 
 def _frozen(held: Held, dtype: torch.dtype) -> tuple[Tensor, ...]:

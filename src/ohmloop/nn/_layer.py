@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import torch
@@ -74,6 +74,9 @@ class Chip:
         return self._moved[place]
 
 
+Version = tuple[int | None, str]
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a layer's matrices get onto the chip; kept so that it can be done again, at another time.
@@ -83,14 +86,15 @@ class Plan:
         seeds: For each matrix, for each array that holds it, one seed a chip.
         gain: Digital gain that is known beforehand.
         drift_gain: Whether each matrix gets a digital gain against drift.
-        versions: Of the parameters, as they were programmed.
+        versions: What identifies the contents of the parameters, as they were programmed: their count of
+            changes, and their type and place. The count is None on the way into a copy.
     """
 
     hardware: Hardware
     seeds: dict[str, tuple[tuple[int, ...], ...]]
     gain: float
     drift_gain: bool
-    versions: dict[str, int]
+    versions: dict[str, Version]
 
 
 @dataclass(eq=False)
@@ -132,14 +136,9 @@ class LayerState:
         """Forget the chip."""
         self.chip, self.plan, self.held, self._fresh = None, None, {}, None
 
-    @contextmanager
-    def passing(self) -> Iterator[None]:
-        """While active, one pass through the layer runs: what is programmed for it is programmed once."""
-        self._fresh = {}
-        try:
-            yield
-        finally:
-            self._fresh = None
+    def of_a_pass(self) -> LayerState:
+        """Return the state that one pass through the layer sees: programmed once for it."""
+        return self if self.plan is None or self.held else replace(self, _fresh={})
 
     def get(self, module: nn.Module, key: str) -> Held | None:
         """Return a matrix on the chip; None where the layer computes it nominally."""
@@ -166,12 +165,31 @@ class LayerState:
                 Streams([torch.Generator(device=place).manual_seed(seed) for seed in seeds])
                 for seeds in plan.seeds[matrix.key]
             ],
-            ranges=self._ranges_for(plan.hardware, matrix.key),
+            ranges=self.ranges_for(plan.hardware, matrix.key),
             gain=plan.gain,
             drift_gain=plan.drift_gain,
         )
 
-    def _ranges_for(self, hardware: Hardware, key: str) -> Ranges | None:
+    def versions(self, module: nn.Module, hardware: Hardware) -> dict[str, Version]:
+        """Return what identifies the contents of everything that this hardware's arrays hold."""
+        array = hardware.array
+        assert array is not None
+        found: dict[str, Tensor] = {}
+        for matrix in self.form.matrices(module):
+            found[matrix.parameter] = cast(Tensor, getattr(module, matrix.parameter))
+            bias = matrix.bias(module) if array.analog_bias else None
+            if bias is not None:
+                found[f"{matrix.key}, bias"] = bias  # a view counts its base's changes
+        for name, p in module.named_parameters():
+            if name.startswith("parametrizations."):
+                found[name] = p
+        # Inference tensors do not count their changes; they cannot be trained either.
+        return {
+            name: (-1 if p.is_inference() else p._version, f"{p.dtype} on {p.device.type}")
+            for name, p in found.items()
+        }
+
+    def ranges_for(self, hardware: Hardware, key: str) -> Ranges | None:
         """Return the calibrated ranges, if they were found for arrays that add up the same sums."""
         asked, own = hardware.array, self.hardware.array
         assert asked is not None
@@ -287,8 +305,7 @@ class AnalogLayer(nn.Module):
         if not state.is_active:
             return super().forward(*args, **kwargs)
         try:
-            with state.passing():
-                return state.form.forward(self, state, *args, **kwargs)
+            return state.form.forward(self, state.of_a_pass(), *args, **kwargs)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ConversionError) as error:
@@ -301,7 +318,29 @@ class AnalogLayer(nn.Module):
         return self
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        return _empty, (self._digital,), self.__getstate__()  # type: ignore[no-untyped-call]  # of RNNBase
+        contents = self.__getstate__()  # type: ignore[no-untyped-call]  # of RNNBase
+        state = state_of(self)
+        plan = state.plan
+        if plan is not None:
+            # A copy's parameters count their changes from the start.
+            is_same = plan.versions == state.versions(self, plan.hardware)
+            versions: dict[str, Version] = {
+                name: (None, place) for name, (_, place) in plan.versions.items() if is_same
+            }
+            contents = {**contents, STATE: replace(state, plan=replace(plan, versions=versions))}
+        return _empty, (self._digital,), contents
+
+    def __setstate__(self, contents: dict[str, Any]) -> None:
+        super().__setstate__(contents)
+        state = state_of(self)
+        plan = state.plan
+        if plan is not None:
+            now = state.versions(self, plan.hardware)
+            versions = {
+                name: (now[name][0] if count is None else count, place)
+                for name, (count, place) in plan.versions.items()
+            }
+            state.plan = replace(plan, versions=versions)
 
 
 def state_of(module: nn.Module) -> LayerState:
@@ -332,8 +371,8 @@ def _empty(digital: type[nn.Module]) -> nn.Module:
 
 def swap(module: nn.Module, state: LayerState) -> None:
     """Make a layer analog."""
+    module.__class__ = analog_class(type(module))  # which Python may refuse
     module.__dict__[STATE] = state
-    module.__class__ = analog_class(type(module))
 
 
 def swap_back(module: nn.Module) -> None:

@@ -23,9 +23,10 @@ Classes = NDArray[np.int32]
 
 
 def predict(model: nn.Module, x: Tensor) -> Classes:
-    """Return the classes ``n`` that the nominal weights give to inputs ``n x ...``, in eval mode.
+    """Return the classes ``n`` that ``model`` as it stands gives to inputs ``n x ...``, in eval mode.
 
-    `NOT_FINITE` where outputs are not finite.
+    Its nominal weights count, or the chip that it was programmed to be. `NOT_FINITE` where outputs are not
+    finite.
     """
     place = next(model.parameters()).device
     with evaluating(model), torch.inference_mode():

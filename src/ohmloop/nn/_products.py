@@ -6,6 +6,7 @@ forward: while it runs, each of its analog parameters is a stand-in that compute
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -54,6 +55,9 @@ class TransposedLinearForm:
         return state.product(module, "weight", x, weight=lambda: layer.weight.T, bias=layer.bias)
 
 
+_LOCK = threading.RLock()
+
+
 class ProductsForm:
     """A module that multiplies with its own two- or three-dimensional parameters in its own forward."""
 
@@ -74,10 +78,11 @@ class ProductsForm:
             raise ConversionError(
                 f"{state.name} sends its inputs where they belong: one chip at a time."
             )
-        for name in _weights(module):
-            state.get(module, name)  # while parameters are still parameters
-        with _stand_ins(module, state):
-            return run(module, *args, **kwargs)
+        with _LOCK:  # stand-ins are the module's, not the pass's: one pass at a time
+            for name in _weights(module):
+                state.get(module, name)  # while parameters are still parameters
+            with _stand_ins(module, state):
+                return run(module, *args, **kwargs)
 
 
 def _weights(module: nn.Module) -> list[str]:
@@ -189,12 +194,14 @@ class _StandIn:
     ) -> Any:
         kwargs = kwargs or {}
         own = next(a for a in (*args, *kwargs.values()) if isinstance(a, cls))
-        if func is F.linear and isinstance(args[0], Tensor):
-            bias = args[2] if len(args) > 2 else kwargs.get("bias")
-            out = own.product(args[0], transposed=False)
+        given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+        x, bias = given.get("input"), given.get("bias")
+        if func is F.linear and isinstance(x, Tensor) and given.get("weight") is own:
+            out = own.product(x, transposed=False)
             return out if bias is None else out + bias
-        if func in _MATMULS and args[1] is own:
-            return own.product(args[0], transposed=True)
+        second = args[1] if len(args) > 1 else kwargs.get("other", kwargs.get("mat2"))
+        if func in _MATMULS and isinstance(x, Tensor) and second is own:
+            return own.product(x, transposed=True)
         raise own.refused(f"{getattr(func, '__name__', func)}()")
 
     def __getattr__(self, name: str) -> Any:

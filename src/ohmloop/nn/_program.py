@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +116,9 @@ def install(
     chip = Chip(streams, batch)
     seeds: dict[object, tuple[tuple[int, ...], ...]] = {}
     done: dict[object, Held] = {}
+    kept: list[
+        object
+    ] = []  # parametrised weights are made anew when asked for; their ids must not be reused
     made: dict[str, tuple[Plan, dict[str, Held]]] = {}
     kinds: list[Hardware] = []
     for name, layer in layers.items():
@@ -125,13 +127,18 @@ def install(
         if own not in kinds:
             kinds.append(own)
         plan = Plan(
-            own, {}, _mean_gain(own, deployment), deployment.drift_gain, _versions(layer, state)
+            own, {}, _mean_gain(own, deployment), deployment.drift_gain, state.versions(layer, own)
         )
         held: dict[str, Held] = {}
         for matrix in state.form.matrices(layer) if state.is_analog else ():
+            weight = getattr(layer, matrix.parameter)
+            row = matrix.bias(layer) if own.array is not None and own.array.analog_bias else None
+            kept += [weight, row]
             # Tied weights stand on one array, if they are read the same way.
             key = (
-                id(getattr(layer, matrix.parameter)),
+                id(weight),
+                None if row is None else row.data_ptr(),
+                matrix.stack(layer).shape,
                 type(state.form),
                 matrix.key,
                 kinds.index(own),
@@ -142,8 +149,9 @@ def install(
             if differentiable:
                 continue
             if key not in done:
-                done[key] = _programmed(layer, replace(state, plan=plan, chip=chip), matrix.key)
-            held[matrix.key] = done[key]
+                bare = replace(state, plan=plan, chip=chip, ranges={})
+                done[key] = _programmed(layer, bare, matrix.key)
+            held[matrix.key] = _with_ranges(done[key], state.ranges_for(own, matrix.key))
         made[name] = plan, held
     for name, (plan, held) in made.items():
         state = state_of(layers[name])
@@ -160,14 +168,6 @@ def _programmed(layer: AnalogLayer, state: LayerState, key: str) -> Held:
     except (OhmloopError, MemoryError, RuntimeError) as error:
         label = f"{state.name}.{matrix.parameter}" if state.name else matrix.parameter
         raise ConversionError(f"{label} cannot be programmed: {error}") from error
-
-
-def _versions(layer: AnalogLayer, state: LayerState) -> dict[str, int]:
-    held = {
-        m.parameter: cast(Tensor, getattr(layer, m.parameter)) for m in state.form.matrices(layer)
-    }
-    # Inference tensors do not count their changes; they cannot be trained either.
-    return {name: -1 if p.is_inference() else p._version for name, p in held.items()}
 
 
 def _spawn(streams: Streams, arrays: int) -> tuple[tuple[int, ...], ...]:
@@ -203,7 +203,8 @@ def age(model: nn.Module, seconds: float) -> nn.Module:
     """Bring a programmed ``model`` to another time after programming: the same chip, drifted; in place.
 
     Args:
-        model: As `program` left it; its analog parameters must not have changed since.
+        model: As `program` left it, or a copy; its analog parameters must not have changed since, nor their
+            type or device.
         seconds: Since programming, >= 0; earlier than now is allowed.
 
     Raises:
@@ -218,10 +219,10 @@ def age(model: nn.Module, seconds: float) -> nn.Module:
         state = state_of(layer)
         plan = state.plan
         assert plan is not None
-        if state.held and plan.versions != _versions(layer, state):
+        if state.held and plan.versions != state.versions(layer, plan.hardware):
             raise ConversionError(
-                f"{name or 'the model'}: its weights have changed since they were programmed, so that the chip "
-                "cannot be followed. Program it again."
+                f"{name or 'the model'}: its weights have changed or moved since they were programmed, so that "
+                "the chip cannot be followed. Program it again."
             )
         hardware = Hardware.model_validate({**dict(plan.hardware), "seconds": seconds})
         older = replace(plan, hardware=hardware)
@@ -255,15 +256,19 @@ def calibrate_converters(
     seen = observe_inputs(model, inputs)
     if not seen:
         raise ConversionError("none of the analog layers was used for these inputs.")
+    made: dict[str, dict[str, Ranges]] = {name: {} for name in layers}
     for name, layer in layers.items():
         state = state_of(layer)
         for matrix in state.form.matrices(layer) if state.is_analog else ():
             groups = {g: x for (n, k, g), x in seen.items() if (n, k) == (name, matrix.key)}
             if groups:
-                state.ranges[matrix.key] = _ranges(layer, state, matrix.key, groups)
-        state.held = {
-            key: _with_ranges(held, state.ranges.get(key)) for key, held in state.held.items()
-        }
+                made[name][matrix.key] = _ranges(layer, state, matrix.key, groups)
+    for name, ranges in made.items():
+        state = state_of(layers[name])
+        state.ranges |= ranges
+        for key, held in state.held.items():
+            assert state.plan is not None
+            state.held[key] = _with_ranges(held, state.ranges_for(state.plan.hardware, key))
     return model
 
 

@@ -96,8 +96,9 @@ class CellForm:
             zero = inputs.new_zeros(len(inputs), cast(Any, module).hidden_size)
             now: tuple[Tensor, ...] = (zero, zero) if is_lstm else (zero,)
         else:
-            given = hx if isinstance(hx, tuple) else (hx,)
+            given = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
             now = tuple(h.unsqueeze(0) if bare else h for h in given)
+            _check_cell(state, inputs, now, cast(Any, module).hidden_size, 2 if is_lstm else 1)
         products = _Products(module, state, "")
         mode = "LSTM" if is_lstm else "GRU"
         if isinstance(module, nn.RNNCell):
@@ -109,6 +110,19 @@ class CellForm:
         new = _step(mode, first, second, now, products)
         new = tuple(t.squeeze(0) for t in new) if bare else new
         return new if is_lstm else new[0]
+
+
+def _check_cell(
+    state: LayerState, x: Tensor, now: tuple[Tensor, ...], size: int, wanted: int
+) -> None:
+    """Raise ConversionError unless the state fits inputs ``B x in``; chips may share one and not the other."""
+    n = 1 if state.chip is None else state.chip.n
+    batches = {len(x), n * len(x), len(x) // n if len(x) % n == 0 else len(x)}
+    fits = all(h.ndim == 2 and h.shape[1] == size and len(h) in batches for h in now)
+    if len(now) != wanted or not fits:
+        raise ConversionError(
+            f"expected a state of {wanted} x {(len(x), size)}; received {[tuple(h.shape) for h in now]}."
+        )
 
 
 def _alike(x: Tensor, *others: Tensor) -> Tensor:
@@ -196,13 +210,14 @@ def _start(rnn: nn.RNNBase, x: Tensor, hx: Any, bare: bool) -> tuple[Tensor, ...
     sizes += [rnn.hidden_size] if isinstance(rnn, nn.LSTM) else []
     if hx is None:
         return tuple(x.new_zeros(n, batch, size) for size in sizes)
-    given = hx if isinstance(hx, tuple) else (hx,)
+    given = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
     given = tuple(h.unsqueeze(1) for h in given) if bare else given
-    for h, size in zip(given, sizes, strict=True):
-        if tuple(h.shape) != (n, batch, size):
-            raise ConversionError(
-                f"expected an initial state of {(n, batch, size)}; received {tuple(h.shape)}."
-            )
+    wanted = [(n, batch, size) for size in sizes]
+    if [tuple(h.shape) for h in given] != wanted:
+        raise ConversionError(
+            f"expected an initial state of {' and '.join(map(str, wanted))}; received "
+            f"{' and '.join(str(tuple(h.shape)) for h in given)}."
+        )
     return given
 
 

@@ -33,7 +33,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def accuracy(model: nn.Module, split: tuple[Tensor, Tensor], batch_size: int = 1024) -> float:
-    """Return the accuracy of the nominal weights on ``split``, in eval mode."""
+    """Return the accuracy of ``model`` as it stands (nominal weights, or the chip that it is), in eval mode."""
     return score(model, split, Accuracy(), batch_size)
 
 
@@ -43,7 +43,7 @@ def score(
     metric: Metric,
     batch_size: int | None = None,
 ) -> float:
-    """Return the score of the nominal weights on ``split``, in eval mode."""
+    """Return the score of ``model`` as it stands (nominal weights, or the chip that it is), in eval mode."""
     x, y = split
     with evaluating(model), torch.inference_mode():
         place = next(model.parameters()).device

@@ -12,19 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohmloop.crossbar import (
+    DAC,
     Cost,
     Hardware,
     LayerUse,
+    Programmed,
     Streams,
     count_arrays,
     count_layer,
     measure_layer,
 )
 from ohmloop.errors import ConversionError
-from ohmloop.nn._conv import ConvForm, conv_rows
+from ohmloop.nn._conv import ConvForm, conv_rows, largest
 from ohmloop.nn._convert import ANALOG_TYPES, record_of
 from ohmloop.nn._forms import digital_reason, form_of, is_attention
-from ohmloop.nn._held import Held, Ranges
+from ohmloop.nn._held import Held
 from ohmloop.nn._layer import AnalogLayer, Chip, Plan, state_of
 from ohmloop.nn._program import observe_inputs
 from ohmloop.units import format as with_unit
@@ -51,8 +53,9 @@ class LayerSummary:
         error: Root mean square error of its products relative to their root mean square, simulated on a few
             chips; None without an array.
         energy: Joules of one input of the model, programming left out; None without an example.
-        calls: How often the layer's products were asked for in the example; 0 is a layer that other code
-            goes around, or that this input does not need. None without an example.
+        calls: How many of the layer's products (matrices and their groups; a convolution's first few) the
+            example asked for, however often; 0 is a layer that other code goes around, or that this input does
+            not need. None without an example.
     """
 
     name: str
@@ -239,7 +242,10 @@ def _measured(
                 errors.append(_conv_error(layer, seen[row.name, matrix.key, 0]))
             elif simulate:
                 errors += _errors(held, stack, given, matrix.bias(layer))
-            each = _costs(row.name, held, given, inputs, state.hardware)
+            images = None
+            if isinstance(state.form, ConvForm) and seen is not None:
+                images = seen.get((row.name, matrix.key, 0))
+            each = _costs(row.name, held, given, inputs, state.hardware, images)
             # Groups of a convolution that were not looked at cost as those that were.
             share = n_groups / len(given) if isinstance(state.form, ConvForm) and given else 1.0
             energy += share * sum(c.energy for c in each)
@@ -283,22 +289,8 @@ def _simulated(layer: AnalogLayer, key: str, *, merged: bool = False) -> Held:
     plan = Plan(state.hardware, {key: (tuple(range(CHIPS)),)}, 1.0, False, {})
     matrix = next(m for m in state.form.matrices(layer) if m.key == key)
     alone = matrix._replace(merged=merged)
-    ranges = dict(state.ranges)
-    n_groups = len(matrix.stack(layer))
-    if key in ranges and not merged and len(ranges[key].adc) != n_groups:
-        ranges[key] = Ranges(ranges[key].dac, _by_group(ranges[key].adc[0], n_groups))
     with torch.no_grad():
-        return replace(state, plan=plan, ranges=ranges).programmed(layer, alone)
-
-
-def _by_group(
-    merged: tuple[Tensor, ...] | None, n_groups: int
-) -> tuple[tuple[Tensor, ...] | None, ...]:
-    """Return the converter ranges of each group of a merged matrix."""
-    if merged is None:
-        return (None,) * n_groups
-    parts = [r.chunk(n_groups, 2) if r.shape[2] > 1 else [r] * n_groups for r in merged]
-    return tuple(tuple(p[g] for p in parts) for g in range(n_groups))
+        return replace(state, plan=plan).programmed(layer, alone)
 
 
 def _conv_error(layer: AnalogLayer, images: Tensor) -> Tensor:
@@ -340,14 +332,32 @@ def _errors(
     return out
 
 
+def _as_images(
+    part: Programmed, rows: Tensor, images: Tensor, *, bias_row: bool
+) -> tuple[Programmed, Tensor]:
+    """Return rows ``P x in`` as shares of their image's full scale, and an array that takes them so.
+
+    Where the range is dynamic, convolutions are driven on one scale for all positions of an image.
+    """
+    dac = part.array.dac
+    if dac is not None and dac.range is not None:
+        return part, rows
+    full = largest(images.to(rows.dtype), bias_row=bias_row).flatten()
+    shares = rows / full.repeat_interleave(len(rows) // len(images)).unsqueeze(1)
+    stated = DAC(range=1.0) if dac is None else dac.model_copy(update={"range": 1.0})
+    array = part.array.model_copy(update={"dac": stated})
+    return replace(part, array=array), shares
+
+
 def _costs(
     name: str,
     held: Held,
     given: Mapping[int, Tensor],
     inputs: int,
     hardware: Hardware,
+    images: Tensor | None,
 ) -> list[Cost]:
-    """Return what the groups cost an input."""
+    """Return what the groups cost an input; ``images`` are those of a convolution, which set full scales."""
     if not given:
         return []
     costs = []
@@ -356,6 +366,8 @@ def _costs(
         if held.bias_row:
             wide = torch.cat([wide, wide.new_ones(len(wide), 1)], 1)
         part = held.copies[0][g]
+        if images is not None and not part.networks:
+            part, wide = _as_images(part, wide, images, bias_row=held.bias_row)
         use = measure_layer(name, part, wide, inferences=max(1, inputs), bias=not held.bias_row)
         costs.append(count_layer(use, hardware))
     return costs

@@ -199,7 +199,7 @@ def _hardwares(hardware: Hardware | Sequence[Hardware] | None) -> tuple[Hardware
     if any(h.array is not None for h in found):
         raise TrainError(
             "methods train for a device's law, not for an array. Train with Hardware(device=...), then score "
-            "the run on arrays (`ohmloop evaluate RUN --array rows=64,columns=64`); to train through the arrays "
+            "the run on arrays (`ohmloop evaluate RUN --array rows=64,columns=64`); to train through arrays "
             "themselves, write the loop with ohmloop.nn.program(model, generator, differentiable=True)."
         )
     return found
