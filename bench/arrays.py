@@ -28,7 +28,8 @@ EXACT = {
     "n_arrays": 20
 }  # beside the above, where wires have to be solved exactly on the larger arrays
 WORDS = (
-    "64 x 64 has 200 chips a seed, 20 on the poor device, whose wires are solved exactly; 256 x 256, where it was run, has 6,000 "
+    "64 x 64 has 200 chips a seed, 20 on the poor device, whose wires are solved exactly; 256 x 256, where it "
+    "was run, has 6,000 "
     "Fashion-MNIST images, 10 epochs, 2 seeds and 25 chips a seed, wires by the fast solution, no poor device"
 )
 

@@ -196,6 +196,8 @@ class StageModel:
                 GroupKernel(groups, torch.Size([2]), STAGE_LENGTH),
                 batch_shape=torch.Size([2]),
                 outputscale_prior=LogNormalPrior(0.0, 1.0),
+                # Labels that a recipe does not explain drive it to 0, where the prior has no density.
+                outputscale_constraint=GreaterThan(1e-6),
             ),
             outcome_transform=None,
         )

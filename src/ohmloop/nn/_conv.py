@@ -187,7 +187,7 @@ class _Reader:
         dac = self.held.array.dac
         if dac is None or dac.range is None:
             top = largest(x.flatten(0, 1), bias_row=self.bias_row)
-            return top.unflatten(0, x.shape[:2])
+            return top.reshape(*x.shape[:2], *top.shape[1:])
         if dac.range == "calibrated":
             return _calibrated_range(self.held).to(x.dtype)
         return x.new_tensor(dac.range)

@@ -331,7 +331,7 @@ class AnalogLayer(nn.Module):
         return _empty, (self._digital,), contents
 
     def __setstate__(self, contents: dict[str, Any]) -> None:
-        super().__setstate__(contents)
+        super().__setstate__(contents)  # type: ignore[no-untyped-call]  # torch has no types here
         state = state_of(self)
         plan = state.plan
         if plan is not None:
