@@ -97,3 +97,19 @@ def test_what_is_missing_is_said_with_the_option_to_type(files: Path) -> None:
 )
 def test_wrong_options_exit_with_two(args: tuple[str, ...], files: Path) -> None:
     assert ohmloop("device", "fit", "pulses.csv", *args, cwd=files).returncode == 2
+
+
+def test_a_device_is_exported_for_other_simulators(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from ohmloop.cli._app import app
+
+    shown = CliRunner().invoke(app, ["device", "export", "pcm-joshi2020", "--to", "aihwkit"])
+    assert shown.exit_code == 0
+    assert "InferenceRPUConfig" in shown.stdout
+    path = tmp_path / "cell.py"
+    done = CliRunner().invoke(
+        app, ["device", "export", "nanowire-30", "--to", "crosssim", "-o", str(path)]
+    )
+    assert done.exit_code == 0
+    assert "CrossSimParameters" in path.read_text("utf-8")

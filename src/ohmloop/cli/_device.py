@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     device.command("fit")(fit)
     device.command("list")(list_)
     device.command("show")(show)
+    device.command("export")(export)
     app.add_typer(device, name="device")
 
 
@@ -373,3 +374,22 @@ def _value(constant: Constant) -> str:
         return ", ".join(map(one, constant.value))
     first, last = constant.value[0], constant.value[-1]
     return f"{len(constant.value)} values, {one(first)} ... {one(last)}"
+
+
+def export(
+    name: Annotated[
+        str, typer.Argument(help="A built-in name, lognormal:SIGMA, or a device.json.")
+    ],
+    target: Annotated[str, typer.Option("--to", help="json, aihwkit or crosssim.")] = "json",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Where to write it; by default stdout.")
+    ] = None,
+) -> None:
+    """Write a device as text that other simulators read; comments say what is near or left out."""
+    from ohmloop.device import export_device, load_device, write_export
+
+    model = load_device(name)
+    if out is None:
+        typer.echo(export_device(model, target), nl=False)
+    else:
+        typer.echo(f"wrote {write_export(model, target, out)}", err=True)
