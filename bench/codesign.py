@@ -489,9 +489,21 @@ def tables() -> None:
     for name, (page, title) in titles.items():
         value = _lab_parts() if name == "lab" else kept(name)
         if value:
-            out[name] = value
+            out[name] = _short(value)
             text.append(f"**{title}**\n\n{page(value)}")
     save("codesign", out, "\n".join(text))
+
+
+def _short(value: Any) -> Any:
+    """Return a part as it goes into the results: four digits, without single devices."""
+    if isinstance(value, dict):
+        return {k: _short(v) for k, v in value.items() if k not in ("devices", "surrogate")} | (
+            {"devices": value["devices"]} if isinstance(value.get("devices"), dict) else {}
+        )
+    if isinstance(value, list | tuple):
+        return [_short(v) for v in value]
+    # Energies are tiny: significant digits, not decimals.
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _nanowire_page(found: dict[str, Any]) -> str:
