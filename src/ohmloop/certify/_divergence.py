@@ -17,7 +17,7 @@ from ohmloop.certify._bounds import (
 )
 from ohmloop.certify._drift import SHARES, Translation, amount_words, reached_by_inputs
 from ohmloop.certify._law import Law
-from ohmloop.certify._record import Certificate, percent
+from ohmloop.certify._record import NO_MAJORITY, Certificate, percent
 from ohmloop.certify._votes import ClassRule, Votes
 from ohmloop.certify._yield import limits, origin, what_counts
 from ohmloop.errors import CertifyError
@@ -206,7 +206,7 @@ def _words(
 ) -> str:
     n = votes.n_inputs
     if abstentions == n:
-        return "No claim: for no input do more than half of the devices provably give its class."
+        return NO_MAJORITY
     text = (
         f"With {percent(1 - alpha)} confidence, for {n - abstentions:,} of {n:,} inputs more than half of the "
         f"devices give {what_counts(rule)} under every law near enough to the one that was drawn from."

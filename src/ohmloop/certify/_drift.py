@@ -25,7 +25,7 @@ from ohmloop.certify._bounds import (
 )
 from ohmloop.certify._groups import Shift
 from ohmloop.certify._law import Law
-from ohmloop.certify._record import Certificate, percent
+from ohmloop.certify._record import NO_MAJORITY, Certificate, percent
 from ohmloop.certify._votes import ClassRule, Votes
 from ohmloop.certify._yield import KEEPS, limits, origin, what_counts
 from ohmloop.errors import CertifyError
@@ -377,7 +377,7 @@ def _words(
 ) -> str:
     n = votes.n_inputs
     if abstentions == n:
-        return "No claim: for no input do more than half of the devices provably give its class."
+        return NO_MAJORITY
     head = (
         f"With {percent(1 - alpha)} confidence, for {n - abstentions:,} of {n:,} inputs more than half of the "
         f"devices drawn from the law give {what_counts(rule)}, and still do after small shifts of its centre."

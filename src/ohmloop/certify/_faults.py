@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmloop.certify._bounds import check_alpha, clopper_pearson
-from ohmloop.certify._record import Certificate, percent
+from ohmloop.certify._record import NO_MAJORITY, Certificate, percent
 from ohmloop.certify._votes import ClassRule, Votes
 from ohmloop.certify._yield import limits, origin, what_counts
 from ohmloop.errors import CertifyError
@@ -108,7 +108,7 @@ def _fault_words(
     votes: Votes, rule: ClassRule, alpha: float, group: str, q: float, covered: tuple[int, ...]
 ) -> str:
     if not covered:
-        return "No claim: for no input do more than half of the devices provably give its class."
+        return NO_MAJORITY
     if len(covered) == 1:
         return (
             f"No claim: no {group} may fail for any input. With {group}s left out with probability {q:g}, a "

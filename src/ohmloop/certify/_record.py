@@ -22,6 +22,9 @@ STATEMENTS: dict[Statement, str] = {
     "S3": "a random device after a systematic shift",
 }
 
+NO_MAJORITY = "No claim: for no input do more than half of the devices provably give its class."
+"""The claim of a record that abstains for every input."""
+
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ohmloop.certify._bounds import check_alpha, clopper_pearson, reached_by, tail_mean
-from ohmloop.certify._record import Certificate, percent, rounded
+from ohmloop.certify._record import NO_MAJORITY, Certificate, percent, rounded
 from ohmloop.certify._votes import CLASS_RULES, ClassRule, Votes
 from ohmloop.errors import CertifyError
 
@@ -117,7 +117,7 @@ def _yield_words(
     votes: Votes, rule: ClassRule, alpha: float, covered: tuple[int, ...], joint: float
 ) -> str:
     if covered[0] == 0:
-        return "No claim: for no input do more than half of the devices provably give its class."
+        return NO_MAJORITY
     n, what = votes.n_inputs, what_counts(rule)
     parts = [
         f"at least {percent(k)} for {c:,}"

@@ -394,13 +394,6 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.matmul(x, weight.transpose(1, 2))
 
 
-def _spread(squared: Tensor, variance: Tensor) -> Tensor:
-    """Return the variance of sums, ``N x P x out``; variances may be kept in fewer digits than the inputs."""
-    if variance.dtype == squared.dtype:
-        return _product(squared, variance)
-    return _product(squared.to(variance.dtype), variance).to(squared.dtype)
-
-
 def _dynamic(x: Tensor) -> Tensor:
     """Return the largest magnitude of each input vector, positive, without gradient."""
     return x.detach().abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)

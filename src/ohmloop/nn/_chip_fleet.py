@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
@@ -19,18 +17,19 @@ from ohmloop.nn._draw import chunk_of
 from ohmloop.nn._program import erase
 from ohmloop.nn._result import FleetResult
 from ohmloop.nn._scoring import (
+    Assigned,
+    Forward,
     _bytes_per_input,
     _digital,
     _nominal_batch,
-    _result,
     _samples,
     _statistics,
     evaluating,
+    measured_fleets,
+    scored_fleets,
 )
-from ohmloop.progress import Progress, ProgressEvent
+from ohmloop.progress import Progress
 from ohmloop.tasks import Metric
-
-Assigned = Hardware | Mapping[str, Hardware]
 
 
 def _same(model: nn.Module, hardware: Assigned) -> Hardware | None:
@@ -63,7 +62,6 @@ def score_chips(
     x, y = split
     place = next(model.parameters()).device
     samples = _samples(deployment, unlabelled, place)
-    totals: list[NDArray[np.float64]] = []
     once = _nominal_batch(x)
     batch = min(len(x), batch_size or READ_BATCH)
     with evaluating(model), torch.no_grad(), kept_chip(model), ExitStack() as stack:
@@ -72,37 +70,26 @@ def score_chips(
         stack.enter_context(_statistics(model, deployment, unlabelled, once))
         run = ChipRunner(model, deployment, samples)
         chunk = _chunk(model, run, _same(model, hardwares[0]), x, n_devices, memory_budget, batch)
-        done, total = 0, len(hardwares) * n_devices
-        for start in range(0, n_devices, chunk):
-            devices = range(start, min(start + chunk, n_devices))
-            for k, hardware in enumerate(hardwares):
+
+        def forwards(devices: range) -> Iterator[Forward]:
+            for hardware in hardwares:
                 run.program(_same(model, hardware), devices, seed)
-                sums = sum(
-                    metric.totals(
-                        run(x[first : first + batch].to(place)),
-                        y[first : first + batch].to(place),
-                    )
-                    for first in range(0, len(x), batch)
-                )
-                assert isinstance(sums, Tensor)
-                if len(totals) == k:
-                    totals.append(np.zeros((n_devices, sums.shape[1])))
-                totals[k][start : start + len(devices)] = sums.cpu().numpy()
-                done += len(devices)
-                progress(ProgressEvent("fleet", done, total))
-    return [
-        _result(
-            metric.value(sums),
-            digital,
-            hardware,
-            deployment,
-            seed,
-            metric.name,
-            metric.is_higher_better,
-            len(x),
+                yield run
+
+        return scored_fleets(
+            split,
+            hardwares,
+            forwards,
+            n_devices=n_devices,
+            chunk=chunk,
+            batch=batch,
+            place=place,
+            metric=metric,
+            digital=digital,
+            deployment=deployment,
+            seed=seed,
+            progress=progress,
         )
-        for sums, hardware in zip(totals, hardwares, strict=True)
-    ]
 
 
 def _chunk(
@@ -142,7 +129,6 @@ def measure_chips(
     """Do what `evaluate_measure` promises, for chips with arrays."""
     place = next(model.parameters()).device
     samples = _samples(deployment, unlabelled, place)
-    scores = np.zeros((len(hardwares), n_devices))
     with evaluating(model), torch.no_grad(), kept_chip(model), ExitStack() as stack:
         erase(model)
         digital = float(measure(model))
@@ -151,15 +137,21 @@ def measure_chips(
                 _statistics(model, deployment, unlabelled, _nominal_batch(unlabelled))
             )
         run = ChipRunner(model, deployment, samples)
-        for device in range(n_devices):
-            for k, hardware in enumerate(hardwares):
-                run.program(_same(model, hardware), [device], seed)
-                with run.installed():
-                    scores[k, device] = measure(model)
-                progress(
-                    ProgressEvent("devices", device * len(hardwares) + k + 1, scores.size, name)
-                )
-    return [
-        _result(scores[k], digital, hardware, deployment, seed, name, is_higher_better, 1)
-        for k, hardware in enumerate(hardwares)
-    ]
+
+        def devices(number: int) -> Iterator[AbstractContextManager[object]]:
+            for hardware in hardwares:
+                run.program(_same(model, hardware), [number], seed)
+                yield run.installed()
+
+        return measured_fleets(
+            lambda: measure(model),
+            hardwares,
+            devices,
+            n_devices=n_devices,
+            name=name,
+            is_higher_better=is_higher_better,
+            digital=digital,
+            deployment=deployment,
+            seed=seed,
+            progress=progress,
+        )

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
-from ohmloop.nn._batched import FleetRunner
+from ohmloop.nn._batched import Calibrated, FleetRunner
 from ohmloop.nn._chip_fleet import measure_chips, score_chips
 from ohmloop.nn._convert import analog_parameters, has_arrays, need
 from ohmloop.nn._deploy import Deployment
 from ohmloop.nn._draw import apply_noise, fleet_noise, own_hardware, programmed
 from ohmloop.nn._result import FleetResult
 from ohmloop.nn._scoring import (
+    Forward,
     _checked,
     _chunks,
     _digital,
     _nominal_batch,
-    _result,
     _samples,
     _statistics,
     evaluating,
+    measured_fleets,
+    scored_fleets,
 )
-from ohmloop.progress import Progress, ProgressEvent, silent
+from ohmloop.progress import Progress, silent
 from ohmloop.tasks import Accuracy, Metric
 
 
@@ -154,7 +155,6 @@ def evaluate_fleets(
         )
     place = next(model.parameters()).device
     samples = _samples(deployment, unlabelled, place)
-    totals: list[NDArray[np.float64]] = []
     once = _nominal_batch(x)
     # Adapters are trained on the drawn weights, which inference tensors do not allow.
     with evaluating(model), torch.no_grad(), ExitStack() as stack:
@@ -173,39 +173,34 @@ def evaluate_fleets(
             0 if samples is None else len(samples),
             deployment.arrays,
         )
-        done, total = 0, len(hardwares) * n_devices
-        for start in range(0, n_devices, chunk):
-            devices = range(start, min(start + chunk, n_devices))
+
+        def forwards(devices: range) -> Iterator[Forward]:
             noise = fleet_noise(parameters, devices, seed, deployment.arrays)
-            for k, (hardware, base) in enumerate(zip(hardwares, bases, strict=True)):
+            for hardware, base in zip(hardwares, bases, strict=True):
                 stacked = apply_noise(base, noise, hardware, deployment)
                 calibrated = None if samples is None else run.calibrate(stacked, samples)
-                sums = sum(
-                    metric.totals(
-                        run(stacked, x[first : first + batch].to(place), calibrated),
-                        y[first : first + batch].to(place),
-                    )
-                    for first in range(0, len(x), batch)
-                )
-                assert isinstance(sums, Tensor)
-                if len(totals) == k:
-                    totals.append(np.zeros((n_devices, sums.shape[1])))
-                totals[k][start : start + len(devices)] = sums.cpu().numpy()
-                done += len(devices)
-                progress(ProgressEvent("fleet", done, total))
-    return [
-        _result(
-            metric.value(sums),
-            digital,
-            hardware,
-            deployment,
-            seed,
-            metric.name,
-            metric.is_higher_better,
-            len(x),
+                yield partial(_answer, run, stacked, calibrated)
+
+        return scored_fleets(
+            (x, y),
+            hardwares,
+            forwards,
+            n_devices=n_devices,
+            chunk=chunk,
+            batch=batch,
+            place=place,
+            metric=metric,
+            digital=digital,
+            deployment=deployment,
+            seed=seed,
+            progress=progress,
         )
-        for sums, hardware in zip(totals, hardwares, strict=True)
-    ]
+
+
+def _answer(
+    run: FleetRunner, stacked: dict[str, Tensor], calibrated: Calibrated | None, x: Tensor
+) -> Tensor:
+    return run(stacked, x, calibrated)
 
 
 def evaluate_measure(
@@ -254,7 +249,6 @@ def evaluate_measure(
             progress=progress,
         )
     samples = _samples(deployment, unlabelled, next(model.parameters()).device)
-    scores = np.zeros((len(hardwares), n_devices))
     with evaluating(model), torch.no_grad(), ExitStack() as stack:
         digital = float(measure(model))
         if unlabelled is not None:
@@ -263,20 +257,26 @@ def evaluate_measure(
         parameters = {n: p.detach().clone() for n, p in analog_parameters(model).items()}
         bases = [programmed(parameters, h) for h in hardwares]
         run = FleetRunner(model, frozenset(parameters), deployment)
-        for device in range(n_devices):
-            noise = fleet_noise(parameters, [device], seed, deployment.arrays)
-            for k, (hardware, base) in enumerate(zip(hardwares, bases, strict=True)):
+
+        def devices(number: int) -> Iterator[AbstractContextManager[object]]:
+            noise = fleet_noise(parameters, [number], seed, deployment.arrays)
+            for hardware, base in zip(hardwares, bases, strict=True):
                 stacked = apply_noise(base, noise, hardware, deployment)
                 calibrated = None if samples is None else run.calibrate(stacked, samples)
-                with run.installed({n: w[0] for n, w in stacked.items()}, calibrated):
-                    scores[k, device] = measure(model)
-                progress(
-                    ProgressEvent("devices", device * len(hardwares) + k + 1, scores.size, name)
-                )
-    return [
-        _result(scores[k], digital, hardware, deployment, seed, name, is_higher_better, 1)
-        for k, hardware in enumerate(hardwares)
-    ]
+                yield run.installed({n: w[0] for n, w in stacked.items()}, calibrated)
+
+        return measured_fleets(
+            lambda: measure(model),
+            hardwares,
+            devices,
+            n_devices=n_devices,
+            name=name,
+            is_higher_better=is_higher_better,
+            digital=digital,
+            deployment=deployment,
+            seed=seed,
+            progress=progress,
+        )
 
 
 def _check_kind(

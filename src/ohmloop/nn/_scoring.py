@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +17,11 @@ from ohmloop.nn._convert import need
 from ohmloop.nn._deploy import Deployment, nominal_batch_norm, too_few_inputs
 from ohmloop.nn._draw import bytes_per_device, chunk_of
 from ohmloop.nn._result import FleetResult
+from ohmloop.progress import Progress, ProgressEvent
 from ohmloop.tasks import Accuracy, Metric
+
+Assigned = Hardware | Mapping[str, Hardware]
+"""One hardware for all layers, or one for each by name."""
 
 
 @contextmanager
@@ -149,10 +153,121 @@ def _checked(
     return x, y
 
 
+Forward = Callable[[Tensor], Tensor]
+"""From inputs ``B x ...`` to the outputs of N devices, ``N x B x ...``."""
+
+
+def scored_fleets(
+    split: tuple[Tensor, Tensor],
+    hardwares: Sequence[Assigned],
+    forwards: Callable[[range], Iterable[Forward]],
+    *,
+    n_devices: int,
+    chunk: int,
+    batch: int,
+    place: torch.device,
+    metric: Metric,
+    digital: float,
+    deployment: Deployment,
+    seed: int,
+    progress: Progress,
+) -> list[FleetResult]:
+    """Score devices by their outputs, chunk by chunk.
+
+    Args:
+        split: Inputs ``n x ...`` and targets ``n x ...``.
+        hardwares: What the results are called after.
+        forwards: From the numbers of a chunk's devices to one forward for each hardware, made one by one: each
+            is done with before the next is asked for.
+        n_devices: Of each fleet.
+        chunk: Devices at once.
+        batch: Inputs at once.
+        place: Where torch computes.
+        metric: How outputs are scored.
+        digital: Score of the nominal weights.
+        deployment: What each device gets, for the record.
+        seed: Of the fleet, for the record.
+        progress: Told after each chunk.
+    """
+    x, y = split
+    totals: list[NDArray[np.float64]] = []
+    done, total = 0, len(hardwares) * n_devices
+    for start in range(0, n_devices, chunk):
+        devices = range(start, min(start + chunk, n_devices))
+        for k, forward in enumerate(forwards(devices)):
+            sums = sum(
+                metric.totals(
+                    forward(x[first : first + batch].to(place)),
+                    y[first : first + batch].to(place),
+                )
+                for first in range(0, len(x), batch)
+            )
+            assert isinstance(sums, Tensor)
+            if len(totals) == k:
+                totals.append(np.zeros((n_devices, sums.shape[1])))
+            totals[k][start : start + len(devices)] = sums.cpu().numpy()
+            done += len(devices)
+            progress(ProgressEvent("fleet", done, total))
+    return [
+        _result(
+            metric.value(sums),
+            digital,
+            hardware,
+            deployment,
+            seed,
+            metric.name,
+            metric.is_higher_better,
+            len(x),
+        )
+        for sums, hardware in zip(totals, hardwares, strict=True)
+    ]
+
+
+def measured_fleets(
+    measure: Callable[[], float],
+    hardwares: Sequence[Assigned],
+    devices: Callable[[int], Iterable[AbstractContextManager[object]]],
+    *,
+    n_devices: int,
+    name: str,
+    is_higher_better: bool,
+    digital: float,
+    deployment: Deployment,
+    seed: int,
+    progress: Progress,
+) -> list[FleetResult]:
+    """Score devices by what they do, one at a time.
+
+    Args:
+        measure: Scores the model as it stands.
+        hardwares: What the results are called after.
+        devices: From a device's number to one context for each hardware, in which the model is that device;
+            made one by one.
+        n_devices: Of each fleet.
+        name: Of the score.
+        is_higher_better: False for an error.
+        digital: Score of the nominal weights.
+        deployment: What each device gets, for the record.
+        seed: Of the fleet, for the record.
+        progress: Told after each device.
+    """
+    scores = np.zeros((len(hardwares), n_devices))
+    for device in range(n_devices):
+        for k, installed in enumerate(devices(device)):
+            with installed:
+                scores[k, device] = measure()
+            done = device * len(hardwares) + k + 1
+            progress(ProgressEvent("devices", done, scores.size, name))
+    return [
+        _result(scores[k], digital, hardware, deployment, seed, name, is_higher_better, 1)
+        for k, hardware in enumerate(hardwares)
+    ]
+
+
 def _result(
     scores: NDArray[np.float64],
     digital: float,
-    hardware: Hardware | Mapping[str, Hardware],
+    hardware: Assigned,
     deployment: Deployment,
     seed: int,
     metric: str,

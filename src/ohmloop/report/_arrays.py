@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ohmloop.errors import OhmloopError
-from ohmloop.report._page import _replace, environment_of
+from ohmloop.report._page import environment_of, write_files
 from ohmloop.report._style import COLOURS, GREY, new_figure, styled, styled_axes, to_svg
 from ohmloop.units import format as with_unit
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ohmloop.experiment import ArrayRow, ArrayStudy, Matrix
-
-Table = dict[str, object]
 
 
 def write_arrays(study: ArrayStudy, folder: Path) -> Path:
@@ -44,16 +41,7 @@ def write_arrays(study: ArrayStudy, folder: Path) -> Path:
         "accuracies.csv": _accuracies(study),
         "report.html": render_arrays(study),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            _replace(folder / name, text)
-    except OSError as error:
-        raise OhmloopError(
-            f"The report cannot be written to {folder}: {error.strerror or error}. "
-            "Name another folder with --out."
-        ) from error
-    return folder / "report.html"
+    return write_files(folder, files, "report.html")
 
 
 def render_arrays(study: ArrayStudy) -> str:

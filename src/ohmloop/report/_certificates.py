@@ -18,7 +18,7 @@ from ohmloop.certify import (
     YieldCertificate,
 )
 from ohmloop.errors import OhmloopError
-from ohmloop.report._page import _replace, environment_of
+from ohmloop.report._page import environment_of, write_files
 from ohmloop.report._style import COLOURS, GREY, new_figure, styled, to_svg
 
 if TYPE_CHECKING:
@@ -239,14 +239,7 @@ def write_certificates(
         OhmloopError: If the folder cannot be written, or no certificate has a curve.
     """
     page = render_certificates(groups, observed, title=title)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "certificates.html", page)
-    except OSError as error:
-        raise OhmloopError(
-            f"The page cannot be written to {folder}: {error.strerror or error}. Name another folder."
-        ) from error
-    return folder / "certificates.html"
+    return write_files(folder, {"certificates.html": page}, "certificates.html")
 
 
 def _lead(groups: Groups) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,17 +48,26 @@ def write_study(study: Study, folder: Path) -> Path:
         OhmloopError: If the folder cannot be written.
     """
     found = agreement(study)
-    page = render_study(study, found)
+    files = {**study_tables(study), "report.html": render_study(study, found)}
+    return write_files(folder, files, "report.html")
+
+
+def write_files(folder: Path, files: Mapping[str, str], page: str) -> Path:
+    """Write texts into ``folder``, each as a whole, and return the path of the one called ``page``.
+
+    Raises:
+        OhmloopError: If the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in {**study_tables(study), "report.html": page}.items():
+        for name, text in files.items():
             _replace(folder / name, text)
     except OSError as error:
         raise OhmloopError(
             f"The report cannot be written to {folder}: {error.strerror or error}. "
             "Name another folder with --out."
         ) from error
-    return folder / "report.html"
+    return folder / page
 
 
 def _replace(path: Path, text: str) -> None:
