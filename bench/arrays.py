@@ -44,11 +44,15 @@ def devices() -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default="10,64", help="256 needs `ohmloop fetch fashion-mnist`.")
-    parser.add_argument("--out", type=Path, default=Path("/tmp/ohmloop-arrays"))
+    parser.add_argument(
+        "--sizes",
+        default="10,64",
+        help="256 needs `ohmloop fetch fashion-mnist`; '' only writes the tables anew.",
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / ".cache" / "arrays")
     options = parser.parse_args()
     results = kept()
-    for size in (int(s) for s in options.sizes.split(",")):
+    for size in (int(s) for s in options.sizes.split(",") if s):
         for word, device in devices().items():
             if size == 256 and word == "poor":
                 continue
