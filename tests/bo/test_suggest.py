@@ -224,6 +224,7 @@ def test_tolerance_prefers_the_broad_optimum() -> None:
     assert abs(suggest(robust, seen)[0].point["x"] - 0.7) < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [0.0, 0.05])
 def test_two_objectives_find_the_front(tolerance: float) -> None:
     space = Space(

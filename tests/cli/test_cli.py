@@ -140,6 +140,7 @@ def test_what_cannot_be_trained_is_said_in_one_line(
     assert len(run.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_compare_over_deployments_and_evaluate_with_them(tmp_path: Path) -> None:
     common = ("--epochs", "2", "--task", "iris")
     found = ohmloop(
@@ -163,6 +164,7 @@ def test_compare_over_deployments_and_evaluate_with_them(tmp_path: Path) -> None
     assert listed["iris"]["metric"] == "accuracy"
 
 
+@pytest.mark.slow
 def test_demo_from_own_files_writes_a_report(nanowires: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

@@ -121,6 +121,7 @@ def test_killed_search_resumes_to_the_same_bits(after: int, tmp_path: Path) -> N
     assert same(whole.model, resumed.model)
 
 
+@pytest.mark.slow
 def test_forks_side_by_side_give_the_same_network() -> None:
     threads = torch.get_num_threads()
     try:
@@ -133,6 +134,7 @@ def test_forks_side_by_side_give_the_same_network() -> None:
     assert same(one.model, two.model)
 
 
+@pytest.mark.slow
 def test_forks_side_by_side_take_any_measure_of_the_task() -> None:
     digits = task("digits")
     # A local function cannot be sent to another process, and training has no business with it.

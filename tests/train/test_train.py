@@ -220,6 +220,7 @@ def test_run_is_read_back(tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_comparison_does_not_depend_on_the_workers() -> None:
     hard = [Hardware(device="lognormal:0.3"), Hardware(device="nanowire-30")]
     args = {"seeds": (0, 1), "n_devices": 4, "epochs": 2, "limit": 150}

@@ -8,27 +8,20 @@ task is not known. The smallest setting here is a published task of that size: 3
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ohmloop.crossbar import (
-    ADC,
-    DAC,
-    Array,
     Cost,
     Costs,
     Hardware,
     Programmed,
-    Programming,
     Streams,
-    Wires,
     count_layer,
     digital_baseline,
     measure_layer,
@@ -36,6 +29,8 @@ from ohmloop.crossbar import (
 )
 from ohmloop.device import DeviceModel, load_device
 from ohmloop.errors import ConversionError
+from ohmloop.experiment._setting import ArraySetting
+from ohmloop.experiment._study import ArrayRow, ArrayStudy, Matrix
 from ohmloop.nn import (
     Deployment,
     analog_parameters,
@@ -50,231 +45,14 @@ from ohmloop.progress import Progress, silent
 from ohmloop.tasks import Split, Task, task
 from ohmloop.train import environment, fit, unlabelled_inputs
 
-Size = Literal[10, 64, 256]
-_NETWORKS: dict[int, tuple[str, str]] = {
-    10: ("letters", "linear"),
-    64: ("digits", "mlp"),
-    256: ("fashion-mnist", "mlp"),
-}
 _EXAMPLES = 256
 """Test inputs that energy is measured on, at most."""
-FAINT = 0.05
-"""Where wires take no more, the fast solution errs by less than .01 % (bench/results/wires.md)."""
 _CHIPS = 10
 """Chips that energy and write cycles are averaged over."""
 _PUBLISHED = 100
 """Development sets up to this size are scored as well: those of the array experiments in print."""
 _SEED = 7
 """Of the virtual arrays; the first of them is the one shown."""
-
-
-class ArraySetting(BaseModel):
-    """What is trained, and what it is put on.
-
-    Attributes:
-        size: Rows and columns of each array: 10, 64 or 256.
-        task: Name of the task; None for the size's own (letters; digits; fashion-mnist).
-        model: Name of a network of fully connected layers; None for the size's own.
-        device: A device as `load_device` takes it; "nanowire-30" has the highest published usability.
-        methods: How networks are trained for the device.
-        n_arrays: Virtual chips for each trained network.
-        seeds: Of training; each gives a network.
-        epochs: Of one training; None for the task's own.
-        limit: Use only that many development samples; None for all.
-        dac_bits: Resolution of the row drivers.
-        adc_bits: Resolution of the column converters, calibrated on unlabelled training inputs.
-        wire: Ohms of each segment of wire; assumed, as no source states it for these arrays.
-        lead: Ohms of each driver and each sense amplifier with their leads; assumed.
-        wire_solution: "exact", "fast" (`Array.wire_solution`), or "auto": fast on arrays of more than 10 rows
-            whose wires can take `FAINT` of a read voltage at most, with all cells at g_max.
-        tolerance: Of write-verify, as a share of the conductance window.
-        cycles: Erase-and-write cycles (pulses, for a device with a pulse response) that each cell may take.
-        pulse_width: Of a programming pulse in seconds, for a device that states none; assumed. Its voltage
-            is then the largest of the measured sweep.
-
-    >>> ArraySetting(size=64).network
-    ('digits', 'mlp')
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    size: Size = 10
-    task: str | None = None
-    model: str | None = None
-    device: str = "nanowire-30"
-    methods: tuple[str, ...] = ("erm", "steady")
-    n_arrays: Annotated[int, Field(ge=1)] = 1000
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    limit: Annotated[int, Field(ge=10)] | None = None
-    dac_bits: Annotated[int, Field(ge=1, le=16)] = 8
-    adc_bits: Annotated[int, Field(ge=2, le=16)] = 8
-    wire: Annotated[float, Field(ge=0)] = 1.0
-    lead: Annotated[float, Field(ge=0)] = 100.0
-    wire_solution: Literal["auto", "exact", "fast"] = "auto"
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    cycles: Annotated[int, Field(ge=1)] = 50
-    pulse_width: Annotated[float, Field(gt=0)] = 1e-6
-
-    @property
-    def network(self) -> tuple[str, str]:
-        """Names of the task and the network."""
-        own_task, own_model = _NETWORKS[self.size]
-        if self.task is None:
-            return own_task, self.model or own_model
-        return self.task, self.model or "mlp"
-
-    def solution(self, g_max: float) -> Literal["exact", "fast"]:
-        """Return how wires of cells of up to ``g_max`` siemens are solved."""
-        if self.wire_solution != "auto":
-            return self.wire_solution
-        share = g_max * self.size * (self.lead + 0.5 * self.size * self.wire)
-        return "fast" if self.size > 10 and share <= FAINT else "exact"
-
-    def array(self, programming: Programming, g_max: float) -> Array:
-        """Return the arrays, written in the given way.
-
-        The smallest array holds the bias in its tenth row; larger ones add it digitally, because 64 or 256
-        inputs fill their rows.
-        """
-        return Array(
-            rows=self.size,
-            columns=self.size,
-            dac=DAC(bits=self.dac_bits),
-            adc=ADC(bits=self.adc_bits),
-            wire_solution=self.solution(g_max),
-            wires=Wires(row=self.wire, column=self.wire, source=self.lead, sense=self.lead),
-            programming=programming,
-            analog_bias=self.size == 10,
-        )
-
-    def writings(self, has_pulses: bool) -> dict[str, Programming]:
-        """Return the ways of writing that are compared, by what a table calls them."""
-        verify: Literal["write-verify", "cycle-verify"] = (
-            "write-verify" if has_pulses else "cycle-verify"
-        )
-        return {
-            "exact cells": Programming(method="ideal"),
-            "written once": Programming(method="statistical"),
-            "written and verified": Programming(
-                method=verify, tolerance=self.tolerance, max_pulses=self.cycles
-            ),
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayRow:
-    """One way of training and writing.
-
-    Attributes:
-        method: Name of the training method.
-        writing: How cells were written.
-        deployment: What each chip gets beside its weights.
-        digital: Test accuracy of each seed's nominal network, ``S``.
-        scores: Test accuracies, ``S x N``.
-        development: Accuracies on the development data, ``S x N``, where they are few enough to be a
-            published set of their own; else None.
-    """
-
-    method: str
-    writing: str
-    deployment: str
-    digital: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    development: NDArray[np.float64] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures of a table; spreads are over all chips of all seeds."""
-        flat = self.scores.reshape(-1)
-        usable = (self.scores >= 0.9 * self.digital[:, None]).mean()
-        return {
-            "method": self.method,
-            "writing": self.writing,
-            "deployment": self.deployment,
-            "digital": self.digital.tolist(),
-            "mean": float(flat.mean()),
-            "std": float(flat.std(ddof=1)) if len(flat) > 1 else 0.0,
-            "seed_means": self.scores.mean(1).tolist(),
-            "worst_tenth": float(np.sort(flat)[: max(1, len(flat) // 10)].mean()),
-            "usable": float(usable),
-            "development_mean": None
-            if self.development is None
-            else float(self.development.mean()),
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Matrix:
-    """One layer's matrix on the first chip.
-
-    Attributes:
-        name: Of the layer.
-        target: ``2 x out x in`` siemens: what the cells of each pair should hold.
-        held: ``2 x out x in`` siemens: what they hold.
-        pulses: Programming pulses of a cell, mean over a few chips.
-        unconverged: Share of their cells outside tolerance.
-    """
-
-    name: str
-    target: NDArray[np.float64]
-    held: NDArray[np.float64]
-    pulses: float
-    unconverged: float
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayStudy:
-    """The experiment as it came out.
-
-    Attributes:
-        setting: What was asked.
-        rows: Accuracies, the first method first.
-        matrices: Each layer on the first chip, written and verified, of the last method's first network:
-            one of the chips that are scored.
-        cost: Of one inference on these arrays, mean over a few chips.
-        digital: The same products on a digital chip, int8.
-        n_classes: Of the task; 1 / n_classes is chance.
-        n_test: Test inputs.
-        wire_solution: "exact" or "fast": how wires were solved.
-        provenance: What the figures depend on, as rows of (what, value).
-    """
-
-    setting: ArraySetting
-    rows: tuple[ArrayRow, ...]
-    matrices: tuple[Matrix, ...]
-    cost: Cost
-    digital: Cost
-    n_classes: int
-    n_test: int
-    wire_solution: Literal["exact", "fast"]
-    provenance: tuple[tuple[str, str], ...] = field(default_factory=tuple)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the pictures, ready for JSON."""
-        return {
-            "setting": self.setting.model_dump(mode="json"),
-            "rows": [row.to_dict() for row in self.rows],
-            "scores": [row.scores.tolist() for row in self.rows],
-            "matrices": [
-                {
-                    "name": m.name,
-                    "shape": list(m.held.shape[1:]),
-                    "pulses_per_cell": m.pulses,
-                    "unconverged": m.unconverged,
-                    "relative_error_of_window": float(
-                        np.sqrt(np.mean((m.held - m.target) ** 2))
-                        / (m.target.max() - m.target.min())
-                    ),
-                }
-                for m in self.matrices
-            ],
-            "cost": self.cost.to_dict(),
-            "digital": self.digital.to_dict(),
-            "n_classes": self.n_classes,
-            "n_test": self.n_test,
-            "wire_solution": self.wire_solution,
-            "provenance": [list(row) for row in self.provenance],
-        }
 
 
 def run_arrays(

@@ -312,7 +312,7 @@ def _assumptions(study: ArrayStudy) -> list[str]:
         + (
             "The network of wires is solved exactly."
             if study.wire_solution == "exact"
-            else "Wires take so little here that their fast approximation serves (error below .01 %)."
+            else "Wires take so little here that their fast approximation serves (error below .1 %)."
         ),
         "Window, levels, write error, read noise, drift and stuck cells are as the device's file says. A "
         "sweep, all there is of the nanowires, gives a window and a variation from cycle to cycle; what it "

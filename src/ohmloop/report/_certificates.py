@@ -95,8 +95,9 @@ def certificates_figure(
                     draw(axes, found, (observed or {}).get(name), COLOURS[k % 7], name, keep)
             axes.set_ylim(-0.02, 1.03)
         handles, labels = grid[0].get_legend_handles_labels()
-        handles.append(_note(grid[0]))
-        labels.append("points: simulated devices")
+        if observed:
+            handles.append(_note(grid[0]))
+            labels.append("points: simulated devices")
         figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
     return figure
 
@@ -218,6 +219,7 @@ def render_certificates(
                 for name, certificates in groups.items()
             ],
             figure=to_svg(figure, "Curves of the certificates, with simulated devices as points"),
+            has_points=bool(observed),
             direction="; ".join(words),
             version=__version__,
         )
