@@ -10,18 +10,22 @@
     ├── ConversionError  a network cannot be put on analog hardware as asked
     ├── TaskError        a data set is missing, damaged or does not fit the task
     ├── TrainError       training settings or a run folder are wrong
+    ├── ExecutorError    a trial cannot be sent to other processes, or they were lost
     ├── CertifyError     a statement about a network cannot be made from what was given
     ├── SearchError      a search space or its observations are wrong
     ├── StoreError       a campaign folder cannot be opened, read or written
     └── CampaignError    campaign.toml, a table or a decision does not fit the campaign
+        └── ConflictError  somebody else changed the same thing meanwhile
 """
 
 __all__ = [
     "AnalysisError",
     "CampaignError",
     "CertifyError",
+    "ConflictError",
     "ConversionError",
     "DeviceError",
+    "ExecutorError",
     "IngestError",
     "OhmloopError",
     "SearchError",
@@ -68,6 +72,10 @@ class TrainError(OhmloopError, ValueError):
     """Training settings or a run folder are wrong."""
 
 
+class ExecutorError(OhmloopError, RuntimeError):
+    """An executor cannot be opened, a trial cannot be sent to it, or its workers were lost."""
+
+
 class CertifyError(OhmloopError, ValueError):
     """A statement about a network on imperfect devices cannot be made from what was given."""
 
@@ -82,3 +90,7 @@ class StoreError(OhmloopError, OSError):
 
 class CampaignError(OhmloopError, ValueError):
     """A campaign's settings, a table handed back or a decision does not fit the campaign."""
+
+
+class ConflictError(CampaignError):
+    """Somebody else changed the same trial, pin or setting after the state that a decision was based on."""

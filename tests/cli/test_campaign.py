@@ -288,3 +288,30 @@ def test_best_says_why_the_luckiest_trial_is_not_believed(ohmloop: Ohmloop) -> N
     run = ohmloop("best")
     assert run.out[:4] in ("T004", "T005", "T006")
     assert "T007 measured better (usability 0.6), but with the scatter seen so far" in run.err
+
+
+def test_columns_are_shown_named_and_kept_for_the_next_files(
+    ohmloop: Ohmloop, tmp_path: Path
+) -> None:
+    ohmloop("suggest", "-q", 1)
+    file = tmp_path / "T001_a.csv"
+    volts = [*(k / 20 for k in range(20)), *(1 - k / 20 for k in range(20))]
+    file.write_text(
+        "t,drive,sense\n"
+        + "\n".join(f"{k},{1e3 * v:.3f},{1e3 * v * v + 10:.6f}" for k, v in enumerate(volts))
+    )
+    shown = ohmloop("columns", file)
+    assert "sense: other, 40 numbers" in shown.out
+    assert "--voltage COLUMN" in shown.err
+    assert ohmloop("ingest", file).code == 1
+    named = ("--voltage", "drive", "--current", "sense", "--voltage-unit", "mV")
+    kept = ohmloop(
+        "columns", file, *named, "--current-unit", "uA", "--keep", "station", "--json"
+    ).json
+    assert kept["recipe"]["headers"] == ["t", "drive", "sense"]
+    assert ohmloop("ingest", file, "--json").json[0]["status"] == "recorded"
+    wrong = ohmloop("columns", file, "--voltage", "drve", "--current", "sense")
+    assert wrong.code == 1
+    assert 'no column "drve"' in wrong.err
+    assert 'Did you mean "drive"' in wrong.err
+    assert 'no recipe for files "statoin"' in ohmloop("ingest", file, "--recipe", "statoin").err

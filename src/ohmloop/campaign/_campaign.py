@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ohmloop import bo
 from ohmloop.campaign import _sheet_import, _sheets
-from ohmloop.campaign._advice import Advice, CampaignStatus, advise, measured_mean, status_of
-from ohmloop.campaign._ask import ask, held_values, pins_now, problem_now, refused
+from ohmloop.campaign._ask import ask, held_values, pins_now
 from ohmloop.campaign._config import Config, list_templates, parse_config, read_config, template
-from ohmloop.campaign._ingest import Ingested, ingest_files
-from ohmloop.campaign._log import LogLine, log_lines
+from ohmloop.campaign._conflict import refuse_stale
+from ohmloop.campaign._ingest import Ingested, Reading, ingest_files
 from ohmloop.campaign._observe import (
     LONGEST_NAME,
     LONGEST_NOTE,
@@ -21,19 +20,20 @@ from ohmloop.campaign._observe import (
     checked_text,
     checked_values,
     did_you_mean,
-    observe,
     recipe_now,
     stages_upto,
     typed,
 )
+from ohmloop.campaign._readable import Readable
 from ohmloop.campaign._trials import UNDOABLE, State, Trial, fold
-from ohmloop.errors import CampaignError, SearchError, StoreError
+from ohmloop.data import FileRecipe
+from ohmloop.errors import CampaignError, ConflictError, SearchError, StoreError
 from ohmloop.store import Draft, Event, Store
 
 SETTINGS = "campaign.toml"
 
 
-class Campaign:
+class Campaign(Readable):
     """A campaign folder, open. Use `new` or `open`; ``with`` closes it.
 
     >>> import tempfile
@@ -48,9 +48,17 @@ class Campaign:
         has_new_settings: Whether ``campaign.toml`` had changed when it was opened; the log keeps both.
     """
 
-    def __init__(self, folder: Path, store: Store, config: Config, actor: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        config: Config,
+        actor: str | None,
+        seen: int | None = None,
+    ) -> None:
         self.folder, self.config = folder, config
         self._store, self._actor = store, actor
+        self._seen, self._own = seen, set[int]()
         self._state = fold(store.events())
         self.has_new_settings = False
 
@@ -119,9 +127,22 @@ class Campaign:
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, writable: bool = True, actor: str | None = None
+        cls,
+        folder: str | Path,
+        *,
+        writable: bool = True,
+        actor: str | None = None,
+        seen: int | None = None,
     ) -> Campaign:
         """Open a campaign folder.
+
+        Args:
+            folder: The folder.
+            writable: Whether to record.
+            actor: Who, for the event log; the login name by default.
+            seen: Number of the last event that the person saw (`State.last_event`). A decision or result that
+                touches what somebody else changed later is refused with `ConflictError`. None: the latest word
+                counts.
 
         Raises:
             CampaignError: If ``campaign.toml`` is missing or wrong; the data stay as they are.
@@ -131,10 +152,10 @@ class Campaign:
         store = Store.open(place, writable=writable)
         try:
             config = read_config(place / SETTINGS)
-            campaign = cls(place, store, config, actor)
+            campaign = cls(place, store, config, actor, seen)
             text = (place / SETTINGS).read_text(encoding="utf-8-sig")
             if writable and text != campaign._state.config_text:
-                campaign._record(Draft("configured", {"text": text}))
+                store.append(Draft("configured", {"text": text}), actor=actor)
                 campaign.has_new_settings = True
         except BaseException:
             store.close()
@@ -151,112 +172,6 @@ class Campaign:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # -- reading ----------------------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        """Everything that was recorded, by anybody, up to now."""
-        new = self._store.events(self._state.last_event)
-        if new:
-            self._state = fold([*self._state.history, *new])
-        return self._state
-
-    @property
-    def trials(self) -> dict[str, Trial]:
-        """Id -> trial."""
-        return self.state.trials
-
-    def problem(self) -> bo.Problem:
-        """Return the search as the optimiser sees it, with options that only old trials have."""
-        return problem_now(self.config, self.state)
-
-    def observations(self) -> list[bo.Observation]:
-        """Return one observation a trial with results, then those of earlier campaigns."""
-        return observe(self.config, self.state)[0]
-
-    def log(self) -> list[LogLine]:
-        """Return every event in words, those that were taken back marked."""
-        return log_lines(self.config, self.state)
-
-    def outside(self, recipe: Mapping[str, bo.Value]) -> list[str]:
-        """Return in words where a recipe leaves the space or breaks a rule; empty where it does not."""
-        return checked(self.config, recipe_now(self.config, recipe, "the recipe"))[1]
-
-    def files(self) -> dict[str, str]:
-        """Return sha256 -> name of the raw files kept."""
-        return self._store.files()
-
-    def file_path(self, sha256: str) -> Path:
-        """Return where a raw file lies in the folder."""
-        return self._store.file_path(sha256)
-
-    def check(self) -> list[str]:
-        """Return what is wrong with the folder, in words; empty when all is well."""
-        return self._store.check()
-
-    def status(self, *, advice: bool = True) -> CampaignStatus:
-        """Return where the campaign stands.
-
-        Args:
-            advice: Whether to fit the model and say what one more batch is worth (some seconds).
-        """
-        plain = status_of(self.config, self.state, None)
-        if not advice:
-            return plain
-        return status_of(self.config, self.state, self.advice(plain))
-
-    def advice(self, status: CampaignStatus | None = None) -> Advice:
-        """Return whether to go on, and what the next batch is expected to bring."""
-        status = status_of(self.config, self.state, None) if status is None else status
-        observations, _ = observe(self.config, self.state)
-        q = self.config.suggest.batch
-        if sum(o.source == "" for o in observations) < 2 or not self.config.objectives:
-            return advise(self.config, status, [], q)
-        problem = self.problem()
-        own = [o.point for o in observations if o.source == ""]
-        context = {
-            v.name: point[v.name]
-            for v in problem.space.variables
-            for point in own
-            if v.context and v.name in point
-        }  # as it was for the last trial
-        seed = self.config.suggest.seed
-        try:
-            batch = bo.suggest(
-                problem,
-                observations,
-                q,
-                rejected=refused(self.config, self.state),
-                fixed={**context, **pins_now(self.config, self.state)},  # type: ignore[dict-item]  # recorded values are never None
-                seed=seed,
-            )
-        except SearchError as error:
-            return Advice("look", str(error))
-        worth = bo.worth(problem, observations, batch, seed=seed)
-        return advise(self.config, status, worth, len(batch))
-
-    def best(self) -> list[tuple[Trial, dict[str, float]]]:
-        """Return the best usable trials: the one believed best, or the Pareto front of several objectives.
-
-        Each comes with its measured means. With noise the luckiest measurement is not the best recipe, so the
-        model's mean decides for one objective. Empty before there is one.
-        """
-        observations, names = observe(self.config, self.state)
-        problem = self.problem()
-        if len(problem.objectives) == 1:
-            index = bo.best_recipe(problem, observations)
-            rows = [] if index is None else [index]
-        elif problem.objectives:
-            rows = bo.pareto(problem, observations)
-        else:
-            rows = [k for k, o in enumerate(observations) if o.is_usable and not o.source]
-        out = []
-        for k in rows:
-            trial = self.state.trials[names[k]]
-            means = {o.name: measured_mean(trial, o.name) for o in self.config.objectives}
-            out.append((trial, {name: x for name, x in means.items() if x is not None}))
-        return out
-
     # -- suggesting -------------------------------------------------------------------------
 
     def suggest(
@@ -266,6 +181,7 @@ class Campaign:
         context: Mapping[str, bo.Value] | None = None,
         pin: Mapping[str, bo.Value] | None = None,
         seed: int | None = None,
+        key: str | None = None,
     ) -> list[Trial]:
         """Suggest the next recipes, with reasons, and record them as trials that wait for a decision.
 
@@ -276,14 +192,22 @@ class Campaign:
             context: Present values of context variables.
             pin: Values that this batch has, beside the pins of the campaign.
             seed: Of everything random; by default that of ``campaign.toml``.
+            key: Of the request; a second one with it suggests nothing new and returns the same trials.
 
         Raises:
             CampaignError: If a context value is missing or no recipe is left.
         """
         q = self.config.suggest.batch if q is None else q
-        return self._suggest(q, context or {}, pin or {}, seed, ())
+        return self._suggested_before(key) or self._suggest(
+            q, context or {}, pin or {}, seed, (), key
+        )
 
-    def reroll(self, *trials: str, context: Mapping[str, bo.Value] | None = None) -> list[Trial]:
+    def reroll(
+        self,
+        *trials: str,
+        context: Mapping[str, bo.Value] | None = None,
+        key: str | None = None,
+    ) -> list[Trial]:
         """Withdraw suggestions and suggest others in their place; all open suggestions by default.
 
         What the first one's batch was held at is held again.
@@ -291,19 +215,18 @@ class Campaign:
         Args:
             trials: Their ids.
             context: Present values of context variables; by default those of the first one withdrawn.
+            key: As in `suggest`.
 
         Raises:
             CampaignError: If one of them is no open suggestion, or there is none.
         """
+        if made := self._suggested_before(key):
+            return made
         state = self.state
         names = list(dict.fromkeys(state.trial(t).id for t in trials)) or [
             t.id for t in state.trials.values() if t.status == "suggested"
         ]
-        for name in names:
-            if state.trials[name].status != "suggested":
-                raise CampaignError(
-                    f"trial {name} is {state.trials[name].status}; only a suggestion can be rolled again."
-                )
+        _must_be_suggested(state, names)
         if not names:
             raise CampaignError("there is no open suggestion to roll again.")
         asked = next(e for e in state.history if e.id == state.trials[names[0]].event)
@@ -311,7 +234,13 @@ class Campaign:
         roles = {name: spec.role for name, spec in self.config.variables.items()}
         known = {n: v for n, v in held.items() if roles[n] == "context"}
         pin = {n: v for n, v in held.items() if roles[n] != "context" and n not in state.pins}
-        return self._suggest(len(names), {**known, **(context or {})}, pin, None, names)
+        return self._suggest(len(names), {**known, **(context or {})}, pin, None, names, key)
+
+    def _suggested_before(self, key: str | None) -> list[Trial]:
+        """Return the trials that an earlier request with this key made."""
+        number = None if key is None else self._store.event_of(f"suggest:{key}")
+        made = [e for e in self.state.history if e.id == number]
+        return [self.state.trial(entry["id"]) for e in made for entry in e.data["trials"]]
 
     def _suggest(
         self,
@@ -320,22 +249,29 @@ class Campaign:
         pin: Mapping[str, bo.Value],
         seed: int | None,
         withdrawn: Sequence[str],
+        key: str | None,
     ) -> list[Trial]:
-        state = self.state
+        state, mark = self.state, None if key is None else f"suggest:{key}"
         held = held_values(self.config, state, pin, context)
         entries = ask(self.config, state, q, held, seed=seed, withdrawn=withdrawn)
 
         def draft(new: list[Event]) -> list[Draft]:
             # Numbers are given under the lock: two people may suggest at the same time.
-            now = fold([*state.history, *new])
+            if mark is not None and self._store.event_of(mark) is not None:
+                return []
+            now = self._agreed(state, new, *(("withdrawn", {"trials": [t]}) for t in withdrawn))
+            _must_be_suggested(now, withdrawn)
             numbered = [
                 {"id": name, **entry}
                 for name, entry in zip(now.next_ids(len(entries)), entries, strict=True)
             ]
             out = [Draft("withdrawn", {"trials": list(withdrawn)})] if withdrawn else []
-            return [*out, Draft("suggested", {"trials": numbered, "held": held})]
+            return [*out, Draft("suggested", {"trials": numbered, "held": held}, key=mark)]
 
         events = self._store.transact(draft, after=state.last_event, actor=self._actor)
+        self._own.update(event.id for event in events)
+        if not events:
+            return self._suggested_before(key)
         made = [entry["id"] for entry in events[-1].data["trials"]]
         return [self.state.trials[name] for name in made]
 
@@ -379,31 +315,24 @@ class Campaign:
         """
         clean, outside = checked(self.config, recipe)
         note = checked_text("note", note, LONGEST_NOTE)
-        state = self.state
-
-        def draft(new: list[Event]) -> list[Draft]:
-            name = fold([*state.history, *new]).next_ids(1)[0]
-            data = {
-                "trial": name,
-                "recipe": clean,
-                "note": note,
-                "origin": origin,
-                "outside": outside,
-            }
-            return [Draft("added", data)]
-
-        events = self._store.transact(draft, after=state.last_event, actor=self._actor)
-        return self.state.trials[events[-1].data["trial"]], outside
+        data = {"recipe": clean, "note": note, "origin": origin, "outside": outside}
+        (added,) = self._record(lambda now: Draft("added", {"trial": now.next_ids(1)[0], **data}))
+        return self.state.trials[added.data["trial"]], outside
 
     def _decide(self, kind: str, trial: str, data: Mapping[str, Any]) -> Trial:
-        found = self.state.trial(trial)
-        if found.records:
-            raise CampaignError(
-                f"trial {found.id} has results already; take them back first: "
-                f"ohmloop campaign decide undo {found.records[-1].event}"
-            )
-        self._record(Draft(kind, {"trial": found.id, **data}))
-        return self.state.trials[found.id]
+        name = self.state.trial(trial).id
+
+        def draft(now: State) -> Draft:
+            found = now.trial(name)
+            if found.records:
+                raise CampaignError(
+                    f"trial {found.id} has results already; take them back first: "
+                    f"ohmloop campaign decide undo {found.records[-1].event}"
+                )
+            return Draft(kind, {"trial": found.id, **data})
+
+        self._record(draft)
+        return self.state.trials[name]
 
     def pin(self, variable: str, value: bo.Value) -> None:
         """Hold a variable at a value in every suggestion to come."""
@@ -414,16 +343,21 @@ class Campaign:
             self.problem().space.sample(1, _rng(), {**pins_now(self.config, self.state), **clean})
         except SearchError as error:
             raise CampaignError(str(error)) from error
-        self._record(Draft("pinned", {"variable": variable, "value": clean[variable]}))
+        data = {"variable": variable, "value": clean[variable]}
+        self._record(lambda _: Draft("pinned", data))
 
     def unpin(self, variable: str) -> None:
         """Let a variable go again."""
-        if variable not in self.state.pins:
-            raise CampaignError(
-                f'"{variable}" is not pinned; pinned: {", ".join(self.state.pins) or "nothing"}.'
-                + did_you_mean(variable, self.state.pins)
-            )
-        self._record(Draft("unpinned", {"variable": variable}))
+
+        def draft(now: State) -> Draft:
+            if variable not in now.pins:
+                raise CampaignError(
+                    f'"{variable}" is not pinned; pinned: {", ".join(now.pins) or "nothing"}.'
+                    + did_you_mean(variable, now.pins)
+                )
+            return Draft("unpinned", {"variable": variable})
+
+        self._record(draft)
 
     def undo(self, event: int | None = None) -> Event:
         """Take an event back (the last that can be), or an undo itself; the log keeps both.
@@ -431,31 +365,12 @@ class Campaign:
         Raises:
             CampaignError: If there is none, or later events build on it.
         """
-        state = self.state
-        live = [e for e in state.history if e.kind in UNDOABLE and e.id not in state.undone]
-        if event is None:
-            live = [e for e in live if e.kind != "undone"]
-            if not live:
-                raise CampaignError("there is nothing to undo.")
-            target = live[-1]
-        else:
-            known = {e.id: e for e in live}
-            if event not in known:
-                raise CampaignError(
-                    f"event {event} is none that can be undone. ohmloop campaign status --log shows them all."
-                )
-            target = known[event]
-        made = {t["id"] for t in target.data.get("trials", ()) if isinstance(t, dict)}
-        if target.kind == "added":
-            made = {target.data["trial"]}
-        built = [t.id for t in state.trials.values() if t.id in made and t.records]
-        if built:
-            events = ", ".join(str(r.event) for name in built for r in state.trials[name].records)
-            raise CampaignError(
-                f"{', '.join(built)} has results; undo those first (events {events})."
-            )
-        self._record(Draft("undone", {"event": target.id}))
-        return target
+
+        def draft(now: State) -> Draft:
+            return Draft("undone", {"event": _to_undo(now, event).id})
+
+        (undone,) = self._record(draft)
+        return next(e for e in self.state.history if e.id == undone.data["event"])
 
     # -- recording --------------------------------------------------------------------------
 
@@ -486,8 +401,7 @@ class Campaign:
         Raises:
             CampaignError: If the trial, a stage or an objective is unknown, or nothing is said.
         """
-        state = self.state
-        found = state.trial(trial)
+        found = self.state.trial(trial)
         stages = stages_upto(self.config, failed_at=failed_at, passed=passed)
         clean = checked_values(self.config, values or {})
         note = checked_text("note", note, LONGEST_NOTE)
@@ -497,19 +411,19 @@ class Campaign:
                 "a result needs a value, a stage that was passed, or one that failed: "
                 + self._example()
             )
-        if found.status in ("rejected", "withdrawn"):
-            raise CampaignError(
-                f"trial {found.id} was {found.status}; accept it first: "
-                f"ohmloop campaign decide {found.id} accept"
-            )
 
-        def draft(new: list[Event]) -> list[Draft]:
-            now = fold([*state.history, *new]).trial(found.id)
+        def draft(now: State) -> Draft:
+            trial = now.trial(found.id)
+            if trial.status in ("rejected", "withdrawn"):
+                raise CampaignError(
+                    f"trial {trial.id} was {trial.status}; accept it first: "
+                    f"ohmloop campaign decide {trial.id} accept"
+                )
             data = {"stages": stages, "values": clean, "note": note}
-            name = device or now.next_device()
-            return [Draft("recorded", {"trial": now.id, "device": name, **data}, key=key)]
+            name = device or trial.next_device()
+            return Draft("recorded", {"trial": trial.id, "device": name, **data}, key=key)
 
-        self._store.transact(draft, after=state.last_event, actor=self._actor)
+        self._record(draft)
         return self.state.trials[found.id]
 
     def _example(self) -> str:
@@ -525,17 +439,23 @@ class Campaign:
         trial: str | None = None,
         voltage_unit: str | None = None,
         current_unit: str | None = None,
+        recipe: str | FileRecipe | None = None,
     ) -> list[Ingested]:
         """Keep measurement files and record their figures of merit; a second time changes nothing.
 
         Each file is one device. It belongs to ``trial``, or to the trial in its name ("T007_dev2.xlsx").
-        A file that cannot be read is refused with the reason; the others are recorded.
+        A file that cannot be read is refused with the reason; the others are recorded. A file with the headers
+        of a kept recipe (`save_file_recipe`) is read by it.
 
         Args:
             paths: Files and folders.
             trial: The trial of all of them.
             voltage_unit: For columns that state none.
             current_unit: For columns that state none.
+            recipe: Which column is which, or the name of a kept one, for all of them.
+
+        Raises:
+            CampaignError: If there is no recipe of that name.
         """
         from ohmloop.data import find_files
 
@@ -544,11 +464,65 @@ class Campaign:
             self.config,
             self.state,
             find_files(paths),
+            Reading(voltage_unit, current_unit, self._file_recipe(recipe), self.file_recipes),
             trial=trial,
-            voltage_unit=voltage_unit,
-            current_unit=current_unit,
-            actor=self._actor,
+            record=self._record,
         )
+
+    def save_file_recipe(self, name: str, recipe: FileRecipe) -> None:
+        """Keep a confirmed mapping of columns, so that further files of the kind need no question.
+
+        An earlier one of the name is replaced.
+
+        Raises:
+            CampaignError: If the name is empty or too long.
+        """
+        clean = checked_text("name", name, LONGEST_NAME)
+        if not clean:
+            raise CampaignError("a recipe for files needs a name.")
+        data = {"name": clean, "recipe": recipe.to_dict()}
+        self._record(lambda _: Draft("file-recipe", data))
+
+    def _file_recipe(self, recipe: str | FileRecipe | None) -> FileRecipe | None:
+        if not isinstance(recipe, str):
+            return recipe
+        known = self.file_recipes
+        if recipe not in known:
+            raise CampaignError(
+                f'there is no recipe for files "{recipe[:40]}"; kept: {", ".join(known) or "none"}.'
+                + did_you_mean(recipe, known)
+            )
+        return known[recipe]
+
+    def configure(self, text: str) -> None:
+        """Replace ``campaign.toml`` by another text, which is checked first; the log keeps both.
+
+        Raises:
+            CampaignError: If the settings are wrong; nothing changes then.
+            ConflictError: If the file was changed since it was opened, or others changed it (`open`).
+        """
+        config = parse_config(text)
+        path = self.folder / SETTINGS
+
+        def draft(now: State) -> Draft:
+            if path.read_text(encoding="utf-8-sig") != now.config_text:
+                raise ConflictError(
+                    f"{path} was changed by hand while it was open. Nothing was recorded. Open the campaign "
+                    "again, and repeat."
+                )
+            refuse_stale(
+                self.config,
+                now.history,
+                [("configured", {})],
+                seen=now.last_event if self._seen is None else self._seen,
+                own=self._own,
+            )
+            _write_text(path, text)
+            return Draft("configured", {"text": text})
+
+        if text != self.state.config_text:
+            self._record(draft)
+        self.config = config
 
     def export(self, path: str | Path) -> Path:
         """Write the trial sheet, one row a device, as .csv or .xlsx; `import_` reads it back."""
@@ -570,14 +544,64 @@ class Campaign:
         """
         return _sheet_import.read(self, Path(path), earlier)
 
-    def _record(self, *drafts: Draft) -> list[Event]:
-        return self._store.append(*drafts, actor=self._actor)
+    def _record(self, draft: Callable[[State], Draft]) -> list[Event]:
+        """Record what ``draft`` makes of the state under the writer's lock, unless it is stale."""
+        state = self.state
+
+        def drafts(new: list[Event]) -> list[Draft]:
+            made = draft(fold([*state.history, *new]))
+            self._agreed(state, new, (made.kind, made.data))
+            return [made]
+
+        events = self._store.transact(drafts, after=state.last_event, actor=self._actor)
+        self._own.update(event.id for event in events)
+        return events
+
+    def _agreed(
+        self, state: State, new: Sequence[Event], *wanted: tuple[str, Mapping[str, Any]]
+    ) -> State:
+        """Return the state with ``new`` events; ConflictError where others were faster (`open`)."""
+        now = fold([*state.history, *new])
+        if self._seen is not None:
+            refuse_stale(self.config, now.history, wanted, seen=self._seen, own=self._own)
+        return now
 
 
 def _rng() -> Any:
     import numpy as np
 
     return np.random.default_rng(0)
+
+
+def _must_be_suggested(state: State, names: Sequence[str]) -> None:
+    for name in names:
+        if (status := state.trial(name).status) != "suggested":
+            raise CampaignError(f"trial {name} is {status}; only a suggestion can be rolled again.")
+
+
+def _to_undo(state: State, event: int | None) -> Event:
+    """Return the event that is to be taken back, the last one by default."""
+    live = [e for e in state.history if e.kind in UNDOABLE and e.id not in state.undone]
+    if event is None:
+        live = [e for e in live if e.kind != "undone"]
+        if not live:
+            raise CampaignError("there is nothing to undo.")
+        target = live[-1]
+    else:
+        known = {e.id: e for e in live}
+        if event not in known:
+            raise CampaignError(
+                f"event {event} is none that can be undone. ohmloop campaign status --log shows them all."
+            )
+        target = known[event]
+    made = {t["id"] for t in target.data.get("trials", ()) if isinstance(t, dict)}
+    if target.kind == "added":
+        made = {target.data["trial"]}
+    built = [t.id for t in state.trials.values() if t.id in made and t.records]
+    if built:
+        events = ", ".join(str(r.event) for name in built for r in state.trials[name].records)
+        raise CampaignError(f"{', '.join(built)} has results; undo those first (events {events}).")
+    return target
 
 
 _template = template

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from ohmloop.campaign._config import Config
 from ohmloop.campaign._specs import LARGEST
 from ohmloop.campaign._task_accuracy import task_figures, wants_task_accuracy
 from ohmloop.campaign._trials import State, Trial
+from ohmloop.data import FileRecipe, Sweep
 from ohmloop.errors import CampaignError, OhmloopError, StoreError
-from ohmloop.store import Draft, Store
+from ohmloop.store import Draft, Event, Store
 
+Recorder = Callable[[Callable[[State], Draft]], list[Event]]
+"""Records what a function makes of the state, with no other writer in between."""
 _TRIAL_IN_NAME = re.compile(r"(?<![A-Za-z0-9])[Tt](\d{1,6})(?![0-9])")
 
 
@@ -42,6 +45,33 @@ class Ingested:
     text: str
     stages: Mapping[str, bool]
     values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read.
+
+    Attributes:
+        voltage_unit: For columns that state none.
+        current_unit: For columns that state none.
+        recipe: Which column is which, for every file.
+        kept: Recipes of the campaign; a file with the headers of one is read by it, where ``recipe`` is None.
+    """
+
+    voltage_unit: str | None = None
+    current_unit: str | None = None
+    recipe: FileRecipe | None = None
+    kept: Mapping[str, FileRecipe] = field(default_factory=dict)
+
+    def read(self, path: Path) -> tuple[Sweep, FileRecipe | None]:
+        """Read one file; also return the recipe that was used."""
+        from ohmloop.data import read, recognise
+
+        recipe = self.recipe
+        if recipe is None and (name := recognise(path, self.kept)) is not None:
+            recipe = self.kept[name]
+        units = {"voltage_unit": self.voltage_unit, "current_unit": self.current_unit}
+        return read(path, **units, recipe=recipe), recipe
 
 
 def judge(config: Config, figures: Mapping[str, Any]) -> tuple[dict[str, bool], dict[str, float]]:
@@ -110,17 +140,16 @@ def ingest_files(
     config: Config,
     state: State,
     paths: Sequence[Path],
+    reading: Reading,
     *,
     trial: str | None,
-    voltage_unit: str | None = None,
-    current_unit: str | None = None,
-    actor: str | None = None,
+    record: Recorder,
 ) -> list[Ingested]:
     """Keep files and record what they say; see `Campaign.ingest`."""
     out = []
     for path in paths:
         try:
-            out.append(_one(store, config, state, path, trial, voltage_unit, current_unit, actor))
+            out.append(_one(store, config, state, path, trial, reading, record))
         except StoreError:
             raise  # the disk, not the file: nothing after it can be kept either
         except OhmloopError as error:
@@ -134,17 +163,16 @@ def _one(
     state: State,
     path: Path,
     trial: str | None,
-    voltage_unit: str | None,
-    current_unit: str | None,
-    actor: str | None,
+    reading: Reading,
+    record: Recorder,
 ) -> Ingested:
-    from ohmloop.data import figures_of_merit, read
+    from ohmloop.data import figures_of_merit
 
     if not path.is_file():
         raise CampaignError(f"there is no file {path}.")
     owner = state.trial(trial) if trial else _by_name(state, path)
     _must_take_results(owner)
-    sweep = read(path, voltage_unit=voltage_unit, current_unit=current_unit)
+    sweep, recipe = reading.read(path)
     figures = figures_of_merit(sweep).to_dict()
     if wants_task_accuracy(config):
         figures |= task_figures(store.folder, sweep, figures)
@@ -160,24 +188,25 @@ def _one(
     if state.has_file(owner.id, sha256):
         return known
     store.add_file(content)
-    events = store.append(
-        Draft(
-            "recorded",
-            {
-                "trial": owner.id,
-                "device": "".join(c if c.isprintable() else "?" for c in path.stem)[:120],
-                "stages": stages,
-                "values": values,
-                "figures": figures,
-                "file": sha256,
-                "note": "",
-            },
-            # After an undo the same file may be recorded again: the key carries how often that was.
-            key=f"file:{owner.id}:{sha256}:{len(state.undone)}",
-            files={sha256: path.name},
-        ),
-        actor=actor,
-    )
+    data: dict[str, Any] = {
+        "trial": owner.id,
+        "device": "".join(c if c.isprintable() else "?" for c in path.stem)[:120],
+        "stages": stages,
+        "values": values,
+        "figures": figures,
+        "file": sha256,
+        "note": "",
+    }
+    if recipe is not None:
+        data["recipe"] = recipe.to_dict()
+
+    def draft(now: State) -> Draft:
+        _must_take_results(now.trial(owner.id))
+        # After an undo the same file may be recorded again: the key carries how often that was.
+        key = f"file:{owner.id}:{sha256}:{len(now.undone)}"
+        return Draft("recorded", data, key=key, files={sha256: path.name})
+
+    events = record(draft)
     if not events:  # the same bytes under two names
         return known
     text = _found(config, stages, values)

@@ -62,6 +62,8 @@ def event_text(config: Config, event: Event) -> str:
         )
     if kind == "earlier":
         return f'took in {len(data["rows"])} rows of "{data["name"]}"'
+    if kind == "file-recipe":
+        return f'kept the recipe for files "{data["name"]}"'
     if kind == "undone":
         return f"took back event {data['event']}"
     return {"created": "started the campaign", "configured": "noted campaign.toml"}.get(kind, kind)

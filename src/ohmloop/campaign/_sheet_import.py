@@ -331,5 +331,5 @@ def _take_earlier(
         )
     if campaign.state.earlier.get(name) == taken:
         return Imported(unchanged=len(taken), notes=tuple(notes))
-    campaign._record(Draft("earlier", {"name": name, "rows": taken}))
+    campaign._record(lambda _: Draft("earlier", {"name": name, "rows": taken}))
     return Imported(recorded=len(taken), notes=tuple(notes))

@@ -15,7 +15,8 @@ Recipe = dict[str, bo.Value]
 
 # Kinds of events that a person may take back. "created" and "configured" are facts about the folder.
 UNDOABLE = frozenset(
-    "suggested added accepted rejected edited withdrawn pinned unpinned recorded earlier undone".split()
+    "suggested added accepted rejected edited withdrawn pinned unpinned recorded earlier undone "
+    "file-recipe".split()
 )
 
 
@@ -117,6 +118,7 @@ class State:
         trials: id -> trial, in the order of their ids.
         pins: Variable -> value that every suggestion has.
         earlier: Name of an earlier campaign -> its rows (recipe, stages, values).
+        file_recipes: Name -> which column of a kind of file is which, as plain data.
         n_created: How many trials were ever numbered.
         n_batches: How many batches were ever suggested.
         last_event: Number of the last event.
@@ -128,6 +130,7 @@ class State:
     trials: dict[str, Trial] = field(default_factory=dict)
     pins: Recipe = field(default_factory=dict)
     earlier: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    file_recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     n_created: int = 0
     n_batches: int = 0
     last_event: int = 0
@@ -170,6 +173,7 @@ def fold(events: Sequence[Event]) -> State:
     trials: dict[str, Trial] = {}
     pins: Recipe = {}
     earlier: dict[str, list[dict[str, Any]]] = {}
+    file_recipes: dict[str, dict[str, Any]] = {}
     n_created = n_batches = 0
     text = ""
     for event in events:
@@ -181,12 +185,15 @@ def fold(events: Sequence[Event]) -> State:
             n_created += 1
         elif event.kind == "configured":
             text = data["text"]
+        elif event.kind == "file-recipe" and event.id not in undone:
+            file_recipes[data["name"]] = data["recipe"]
         if event.id not in undone:
             _apply(event, data, trials, pins, earlier, n_batches)
     return State(
         trials=dict(sorted(trials.items(), key=lambda item: (len(item[0]), item[0]))),
         pins=pins,
         earlier=earlier,
+        file_recipes=file_recipes,
         n_created=n_created,
         n_batches=n_batches,
         last_event=events[-1].id if events else 0,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ohmloop.cli._campaign_columns import columns
 from ohmloop.cli._campaign_decide import decide
 from ohmloop.cli._campaign_io import (
     HERE,
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
         ("decide", decide),
         ("record", record),
         ("ingest", ingest),
+        ("columns", columns),
         ("status", status),
         ("best", best),
         ("export", export),
@@ -134,6 +136,9 @@ def ingest(
     ] = None,
     voltage_unit: Annotated[str | None, typer.Option(help="For columns that state none.")] = None,
     current_unit: Annotated[str | None, typer.Option(help="For columns that state none.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Read them by a kept recipe (`ohmloop campaign columns`).")
+    ] = None,
     folder: Folder = HERE,
     json_: Json = False,
 ) -> None:
@@ -142,7 +147,11 @@ def ingest(
 
     with open_campaign(folder) as campaign:
         done = campaign.ingest(
-            list(paths), trial=trial, voltage_unit=voltage_unit, current_unit=current_unit
+            list(paths),
+            trial=trial,
+            voltage_unit=voltage_unit,
+            current_unit=current_unit,
+            recipe=recipe,
         )
     if json_:
         print_json([dataclasses.asdict(item) for item in done])

@@ -13,6 +13,7 @@ from ohmloop.data._published import (
 )
 from ohmloop.data._pulse_train import Branch, PulseTrain, read_pulse_train
 from ohmloop.data._read import Guess, read, sniff
+from ohmloop.data._recipe import FileRecipe, FoundColumn, columns_of, confirmed, recognise
 from ohmloop.data._retention import (
     KindGuess,
     Retention,
@@ -26,6 +27,8 @@ __all__ = [
     "Analysis",
     "Branch",
     "FiguresOfMerit",
+    "FileRecipe",
+    "FoundColumn",
     "Guess",
     "KindGuess",
     "Note",
@@ -34,6 +37,8 @@ __all__ = [
     "Retention",
     "Sweep",
     "analyze_files",
+    "columns_of",
+    "confirmed",
     "figures_of_merit",
     "find_files",
     "log_deviations",
@@ -45,6 +50,7 @@ __all__ = [
     "read_pulse_train",
     "read_retention",
     "read_table",
+    "recognise",
     "sniff",
     "sniff_kind",
 ]

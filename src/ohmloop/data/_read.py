@@ -10,6 +10,7 @@ import numpy as np
 from ohmloop.data import _instruments, _workbook
 from ohmloop.data._columns import Arranged, UnitChoice
 from ohmloop.data._files import Content
+from ohmloop.data._recipe import FileRecipe, read_by_recipe
 from ohmloop.data._sweep import Sweep
 from ohmloop.data._table import find_layout
 from ohmloop.errors import IngestError
@@ -66,7 +67,11 @@ def _sniff_text(content: Content) -> Guess:
 
 
 def read(
-    path: str | Path, *, voltage_unit: str | None = None, current_unit: str | None = None
+    path: str | Path,
+    *,
+    voltage_unit: str | None = None,
+    current_unit: str | None = None,
+    recipe: FileRecipe | None = None,
 ) -> Sweep:
     """Read a measurement file of any known format.
 
@@ -74,6 +79,7 @@ def read(
         path: The file; never changed.
         voltage_unit: Unit of voltage columns whose header states none, like "mV".
         current_unit: Unit of current columns whose header states none, like "uA".
+        recipe: Which column is which, where a person confirmed it; the units are in it.
 
     Returns:
         The sweep in volts and amperes; its notes say what was guessed and what was left out.
@@ -83,7 +89,9 @@ def read(
     """
     content = Content.load(Path(path))
     units = UnitChoice(voltage_unit, current_unit)
-    if content.is_workbook:
+    if recipe is not None:
+        guess, out = sniff_content(content), read_by_recipe(content, recipe)
+    elif content.is_workbook:
         sheets = _workbook.open_sheets(content)
         guess = _sniff_workbook(sheets)
         if guess.format == "perovskite-workbook":

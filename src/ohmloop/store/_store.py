@@ -198,6 +198,14 @@ class Store:
             except (ValueError, TypeError) as error:
                 raise sqlite3.DatabaseError("an event was changed") from error
 
+    def event_of(self, key: str) -> int | None:
+        """Return the number of the event that was recorded with a key, None where there is none."""
+        with in_words(self.folder, "nothing was changed"):
+            row = self._db.execute(
+                "select event from keys where key = ?", (_printable(key),)
+            ).fetchone()
+        return None if row is None else int(row[0])
+
     def files(self) -> dict[str, str]:
         """Return sha256 -> name as it was handed in, of all raw files."""
         with in_words(self.folder, "nothing was changed"):
