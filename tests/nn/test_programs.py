@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -12,7 +13,18 @@ from torch.nn.utils.parametrizations import weight_norm
 from ohmloop.crossbar import ADC, DAC, Array, Hardware, Wires
 from ohmloop.device import DeviceModel
 from ohmloop.errors import ConversionError
-from ohmloop.nn import age, analogize, calibrate_converters, digitize, program
+from ohmloop.nn import (
+    age,
+    analog_parameters,
+    analogize,
+    calibrate_converters,
+    digitize,
+    erase,
+    fleet_forward,
+    program,
+    summary,
+)
+from ohmloop.nn._layer import state_of
 
 
 def pair(**options: bool) -> tuple[nn.Sequential, torch.Tensor]:
@@ -168,3 +180,53 @@ def test_nothing_is_half_calibrated() -> None:
     with pytest.raises(ConversionError, match=r"1\.weight cannot be programmed"):
         calibrate_converters(model, 0.1 * x)
     assert torch.equal(model[0](x), wanted)
+
+
+def test_tied_layers_still_share_their_arrays_after_ageing() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    model[2].weight, model[2].bias = model[0].weight, model[0].bias
+    age(program(analogize(model, PLAIN), 3), 100.0)
+    first, second = (state_of(model[k]).held["weight"].copies[0][0] for k in (0, 2))
+    assert first.planes[0].weight.data_ptr() == second.planes[0].weight.data_ptr()
+
+
+def test_ageing_sees_what_a_hook_makes_the_weight_from() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch deprecates the hook; models have it
+        model = nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 4)))
+    age(program(analogize(model, PLAIN), 3), 10.0)
+    with torch.no_grad():
+        model[0].weight_g.mul_(2)
+    with pytest.raises(ConversionError, match="weights have changed"):
+        age(model, 20.0)
+
+
+def test_what_makes_an_analog_weight_is_listed_as_analog() -> None:
+    model = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)), nn.Linear(4, 2), nn.LayerNorm(2)
+    )
+    rows = {row.name: row for row in summary(analogize(model, PLAIN), simulate=False)}
+    made = rows["0.parametrizations.weight"]
+    assert made.analog
+    assert "before it is programmed" in made.reason
+    assert [row.analog for row in rows.values()] == [True, True, True, False]
+
+
+def test_a_part_made_digital_leaves_the_record_of_the_whole() -> None:
+    model = analogize(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2)), PLAIN)
+    digitize(model[0])
+    assert set(analog_parameters(model)) == {"1.weight"}
+    assert [row.analog for row in summary(model, simulate=False)] == [False, True]
+    digitize(model[1])
+    with pytest.raises(ConversionError, match="the model is digital"):
+        analog_parameters(model)
+    assert set(analog_parameters(analogize(model, PLAIN))) == {"0.weight", "1.weight"}
+
+
+def test_stacked_weights_are_not_given_to_a_programmed_chip() -> None:
+    model = program(analogize(nn.Sequential(nn.Linear(4, 2)), PLAIN), 1)
+    stacked = {"0.weight": torch.zeros(3, 2, 4)}
+    with pytest.raises(ConversionError, match=r"programmed chip.*erase"):
+        fleet_forward(model, stacked, torch.ones(1, 4))
+    out = fleet_forward(erase(model), stacked, torch.ones(1, 4))
+    torch.testing.assert_close(out, model[0].bias.detach().expand(3, 1, 2))

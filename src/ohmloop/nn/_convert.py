@@ -36,6 +36,7 @@ Assigned = Hardware | Mapping[str, Hardware]
 
 ANALOG_TYPES = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """What the law on weights covers unless ``where`` says otherwise: the layers of the published results."""
+_DIGITAL = "_ohmloop_digital"
 _MARK = "_ohmloop_analog"
 
 
@@ -88,6 +89,8 @@ def analogize(model: nn.Module, hardware: Assigned, *, where: Where = None) -> n
         raise ConversionError(
             "the model is analog already. Take it back first: model = digitize(model)."
         )
+    for module in model.modules():
+        module.__dict__.pop(_DIGITAL, None)
     assigned = _Assignment(model, hardware)
     chosen = _selector(where, has_array=assigned.has_array)
     if assigned.has_array:
@@ -241,7 +244,7 @@ def _no_fast_path(module: nn.Module, inputs: object) -> None:
 def digitize(model: nn.Module) -> nn.Module:
     """Make an analog model digital again, in place; its nominal weights are untouched.
 
-    Chips that it held are forgotten.
+    Chips that it held are forgotten. A part of a model may be made digital by itself.
     """
     for layer in analog_layers_of(model).values():
         swap_back(layer)
@@ -252,6 +255,7 @@ def digitize(model: nn.Module) -> nn.Module:
         if _NESTED in module.__dict__:
             module.use_nested_tensor = module.__dict__.pop(_NESTED)
         module.__dict__.pop(_MARK, None)  # parts may have been converted by themselves
+        module.__dict__[_DIGITAL] = True  # for the record of a model that this is a part of
     return model
 
 
@@ -285,7 +289,19 @@ def analog_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _record(model: nn.Module) -> Record | None:
     record = getattr(model, _MARK, None)
-    return record if isinstance(record, Record) else None
+    if not isinstance(record, Record):
+        return None
+    modules = dict(model.named_modules())
+    gone = [n for n in record.hardware if _DIGITAL in getattr(modules.get(n), "__dict__", {})]
+    if not gone:
+        return record
+    # Parts were made digital by themselves.
+    hardware = {n: h for n, h in record.hardware.items() if n not in gone}
+    kept = {id(p) for n in hardware for p in modules[n].parameters()}
+    names = [n for n, p in model.named_parameters() if n in record.parameters and id(p) in kept]
+    left = record.left | dict.fromkeys(gone, "made digital by itself")
+    parameters = {n: record.parameters[n] for n in names}
+    return Record(hardware, tuple(names), parameters, left) if hardware else None
 
 
 def record_of(model: nn.Module) -> Record | None:

@@ -16,6 +16,7 @@ from ohmloop.nn._chip_fleet import measure_chips, score_chips
 from ohmloop.nn._convert import analog_parameters, has_arrays, need
 from ohmloop.nn._deploy import Deployment
 from ohmloop.nn._draw import apply_noise, fleet_noise, own_hardware, programmed
+from ohmloop.nn._layer import is_chip
 from ohmloop.nn._result import FleetResult
 from ohmloop.nn._scoring import (
     Forward,
@@ -45,9 +46,14 @@ def fleet_forward(model: nn.Module, stacked: dict[str, Tensor], x: Tensor) -> Te
         ``N x B x ...``.
 
     Raises:
-        ConversionError: If a batch norm is in training mode.
+        ConversionError: If a batch norm is in training mode, or the model is a programmed chip.
     """
     _refuse_batch_statistics(model)
+    if is_chip(model):
+        raise ConversionError(
+            "the model is a programmed chip, whose arrays would be read instead of the stacked weights. "
+            "First: erase(model)."
+        )
     return FleetRunner(model, frozenset(stacked))(stacked, x)
 
 

@@ -180,8 +180,10 @@ class LayerState:
             bias = matrix.bias(module) if array.analog_bias else None
             if bias is not None:
                 found[f"{matrix.key}, bias"] = bias  # a view counts its base's changes
+        # What a weight is made from: parametrizations, and the hooks of old that keep weight_g, weight_orig.
+        made = tuple(f"{matrix.parameter}_" for matrix in self.form.matrices(module))
         for name, p in module.named_parameters():
-            if name.startswith("parametrizations."):
+            if name.startswith(("parametrizations.", *made)):
                 found[name] = p
         # Inference tensors do not count their changes; they cannot be trained either.
         return {
@@ -384,6 +386,11 @@ def swap_back(module: nn.Module) -> None:
 def analog_layers_of(model: nn.Module) -> dict[str, AnalogLayer]:
     """Return the layers of a model whose class was swapped, by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, AnalogLayer)}
+
+
+def is_chip(model: nn.Module) -> bool:
+    """Whether ``model`` computes on arrays that were programmed."""
+    return any(state_of(layer).chip is not None for layer in analog_layers_of(model).values())
 
 
 @contextmanager

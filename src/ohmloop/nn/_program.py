@@ -215,6 +215,7 @@ def age(model: nn.Module, seconds: float) -> nn.Module:
     if not active:
         raise ConversionError("the model is no chip yet: program(model, seed) first.")
     made: dict[str, tuple[Plan, dict[str, Held]]] = {}
+    done: dict[object, Held] = {}  # tied layers share their arrays, and so their seeds
     for name, layer in active.items():
         state = state_of(layer)
         plan = state.plan
@@ -226,8 +227,13 @@ def age(model: nn.Module, seconds: float) -> nn.Module:
             )
         hardware = Hardware.model_validate({**dict(plan.hardware), "seconds": seconds})
         older = replace(plan, hardware=hardware)
-        moved = replace(state, plan=older)
-        made[name] = older, {key: _programmed(layer, moved, key) for key in state.held}
+        moved = replace(state, plan=older, ranges={})
+        held: dict[str, Held] = {}
+        for key in state.held:
+            if plan.seeds[key] not in done:
+                done[plan.seeds[key]] = _programmed(layer, moved, key)
+            held[key] = _with_ranges(done[plan.seeds[key]], state.ranges_for(hardware, key))
+        made[name] = older, held
     for name, (plan, held) in made.items():
         state = state_of(active[name])
         state.plan, state.held = plan, held

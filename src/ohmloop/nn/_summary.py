@@ -194,6 +194,8 @@ def _status(model: nn.Module, name: str, module: nn.Module) -> tuple[bool, str]:
     own = dict(module.named_parameters(recurse=False))
     if not own:
         return False, "products of activations (scores, weighted sum) stay digital"
+    if _makes_a_matrix(model, name):
+        return True, "the matrix above is made from these before it is programmed"
     record = record_of(model)
     if record is None:
         return False, "the model is digital"
@@ -209,6 +211,17 @@ def _status(model: nn.Module, name: str, module: nn.Module) -> tuple[bool, str]:
         if not isinstance(form_of(module, asked=False), str):
             why = "left out: the law on weights covers Linear, Conv1d and Conv2d unless where asks for it"
     return False, why
+
+
+def _makes_a_matrix(model: nn.Module, name: str) -> bool:
+    """Whether a module parametrises a weight that an analog layer holds (weight norm, say)."""
+    owner, _, parameter = name.rpartition(".parametrizations.")
+    if not parameter and name.startswith("parametrizations."):
+        owner, parameter = "", name.removeprefix("parametrizations.")
+    layer = model.get_submodule(owner) if parameter else None
+    return isinstance(layer, AnalogLayer) and any(
+        matrix.parameter == parameter for matrix in state_of(layer).form.matrices(layer)
+    )
 
 
 def _measured(
