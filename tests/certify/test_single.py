@@ -126,10 +126,43 @@ def test_quiet_rivals_are_integrated_too() -> None:
     assert crossbar_yield(w, x, 0.5)[0] == pytest.approx(
         norm.cdf(0.5 / math.hypot(0.5, 0.25)), abs=1e-9
     )
-    quiet = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -1.0], [0.0, 0.0, 1e-9]])
-    x = np.array([[1.0, 1e-4, 1e-4]])
-    pairs = pair_yield(quiet, x, 0.5)
-    assert crossbar_yield(quiet, x, 0.5)[0] == pytest.approx(pairs.min(), abs=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1e-12, 1e-6, 5e-5, 1e-3, 0.1, 0.49, 1.0, 30.0, 1e4])
+def test_the_integral_is_the_closed_form_whatever_the_ratio_of_spreads(ratio: float) -> None:
+    """One rival: the difference is normal. Copies of a step at other places change nothing below the lead."""
+    for lead in (0.02, 0.7, 2.5):
+        # y_0 ~ N(1, .5^2); y_1 ~ N(1 - lead, (.5 ratio)^2), made of two cells of opposite sign.
+        gain = math.sqrt(max(ratio**2 - (1 - lead) ** 2, 0.0) / 2)
+        w = np.array([[1.0, 0.0, 0.0], [1 - lead, gain, -gain]])
+        spread = math.sqrt((1 - lead) ** 2 + 2 * gain**2)
+        expected = norm.cdf(lead / (0.5 * math.hypot(1.0, spread)))
+        got = crossbar_yield(w, np.ones((1, 3)), 0.5)[0]
+        assert got == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("width", [0.0, 3e-9, 4e-5, 2e-3])
+def test_quiet_rivals_close_together_are_integrated_one_by_one(width: float) -> None:
+    """Three rivals near 0 that hardly move, against a fine trapezoidal sum around their steps."""
+    means, own = width * np.array([0.0, 1.5, 3.0]), 0.5
+    sigma = 0.5
+    tops = np.zeros((4, 7))
+    tops[0, 0] = 1.0
+    for k, mean in enumerate(means, start=1):  # two cells of opposite sign make a mean and a width
+        tops[k, 2 * k - 1 : 2 * k + 1] = [mean / 2 + width, mean / 2 - width]
+    got = crossbar_yield(tops, np.ones((1, 7)), sigma)[0]
+    spread = sigma * np.sqrt((tops[1:] ** 2).sum(1))
+    y = np.concatenate(
+        [
+            np.linspace(-30, 30, 400_001) * max(width, 1e-9),
+            np.linspace(30 * max(width, 1e-9), 6, 400_001),
+        ]
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lead = (y[:, None] - means) / spread
+    f = norm.pdf(y, 1.0, own) * norm.cdf(np.where(np.isnan(lead), 0.0, lead)).prod(1)
+    expected = np.trapezoid(f[:400_001], y[:400_001]) + np.trapezoid(f[400_001:], y[400_001:])
+    assert got == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("convention", ["median-1", "mean-1"])

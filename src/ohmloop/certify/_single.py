@@ -29,8 +29,10 @@ from ohmloop.errors import CertifyError
 
 Array = NDArray[np.float64]
 Convention = Literal["median-1", "mean-1"]
-_POINTS = 200_001
-"""Most points of the integral: enough for rows a thousand times quieter than the class's."""
+_PANEL = 0.5
+"""Widest panel of the integral, in deviations of the class's own output."""
+_ORDER = 16
+"""Nodes of a panel: the rule is exact for polynomials of degree 31."""
 
 
 def crossbar_tolerance(
@@ -110,8 +112,8 @@ def crossbar_yield(
 ) -> Array:
     """Return the share of devices that predict the nominal class, under relative Gaussian noise.
 
-    Rows of a crossbar are independent, so it is one integral over the class's own output, by the
-    trapezoidal rule (exponentially accurate for such functions; error below 1e-9).
+    Rows of a crossbar are independent, so it is one integral over the class's own output, by Gauss's rule
+    on panels that are no wider than what varies in them (error below 1e-9, tested against adaptive quadrature).
 
     Args:
         weight: ``C x I``; each weight is multiplied by 1 + sigma N(0, 1).
@@ -137,12 +139,27 @@ def crossbar_yield(
                 z = (mean[k, c] - mu) / s
             out[k] = norm.cdf(np.where(np.isnan(z), 0.0, z)).prod()
             continue
-        s = np.maximum(s, 1e-4 * own)
-        step = min(0.05, 0.25 * float(s.min()) / own)
-        z = np.linspace(-9, 9, min(_POINTS, 2 * math.ceil(9 / step) + 1))
-        y = mean[k, c] + own * z[:, None]
-        out[k] = (norm.pdf(z) * norm.cdf((y - mu) / s).prod(1)).sum() * (z[1] - z[0])
+        z, share = _panels((mu - mean[k, c]) / own, s / own)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lead = (mean[k, c] + own * z[:, None] - mu) / s
+        out[k] = share @ (norm.pdf(z) * norm.cdf(np.where(np.isnan(lead), 0.0, lead)).prod(1))
     return np.clip(out, 0.0, 1.0)
+
+
+def _panels(edges: Array, widths: Array) -> tuple[Array, Array]:
+    """Return nodes and weights that integrate a product of normal distribution functions over [-9, 9].
+
+    Args:
+        edges: Where each of them crosses one half.
+        widths: Their standard deviations; 0 for a step.
+    """
+    steep = widths < _PANEL
+    steps = np.arange(-9.0, 10.0, 2.0)  # 9 deviations away it is 0 or 1 to 1e-18
+    cuts = edges[steep, None] + widths[steep, None] * steps
+    ends = np.unique(np.clip(np.concatenate([np.arange(-9.0, 9.1, _PANEL), cuts.ravel()]), -9, 9))
+    node, weight = np.polynomial.legendre.leggauss(_ORDER)
+    half = np.diff(ends)[:, None] / 2
+    return (ends[:-1, None] + half + half * node).ravel(), (half * weight).ravel()
 
 
 def crossbar_yield_bound(
