@@ -14,6 +14,7 @@ from ohmloop.bo._surrogate import (
     quiet,
 )
 from ohmloop.bo._warp import Warp
+from ohmloop.errors import SearchError
 
 SPACE = Space(
     (
@@ -80,6 +81,46 @@ def test_noise_is_recovered() -> None:
     rng = np.random.default_rng(0)
     replicates = [rng.normal(0, 0.7, 8) for _ in range(400)]
     assert np.mean(noise_of_means(replicates)) * 8 == pytest.approx(0.49, rel=0.05)
+
+
+def test_a_value_with_a_large_error_weighs_little() -> None:
+    """Two recipes are alike but for one outlier: a stated error makes the model believe its neighbours."""
+    X, groups = points(16, 3)
+    X[:, 0] = np.linspace(0, 1, 16)
+    X[:, 1:] = X[:1, 1:]
+    y = np.sin(3 * X[:, 0])
+    y[8] += 3.0
+    errors = np.full(16, 0.05)
+    with quiet(0):
+        plain = fit_outcome(X, groups, [np.array([v]) for v in y], errors=errors)
+        errors[8] = 3.0
+        told = fit_outcome(X, groups, [np.array([v]) for v in y], errors=errors)
+        off = [abs(float(moments(m, X)[0][8, 0]) - np.sin(3 * X[8, 0])) for m in (plain, told)]
+    assert off[1] < 0.3 < off[0]
+
+
+def test_errors_become_variances_and_the_scatter_of_replicates_still_counts() -> None:
+    X, groups = points(8, 0)
+    y = [np.array([0.1 * k, 0.1 * k + 0.2]) for k in range(8)]
+    with quiet(0):
+        scatter = fit_outcome(X, groups, y).likelihood.noise_covar.noise.numpy()
+        both = fit_outcome(X, groups, y, errors=np.array([2.0] + [0.0] * 7))
+    np.testing.assert_allclose(both.likelihood.noise_covar.noise.numpy()[1:], scatter[1:])
+    assert float(both.likelihood.noise_covar.noise[0]) == pytest.approx(4.0)
+
+
+def test_an_error_needs_a_value() -> None:
+    with pytest.raises(SearchError, match="an error is a finite number >= 0 of an outcome"):
+        Observation(point={"a": 0.1}, errors={"y": 0.1})
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_the_errors_of_a_straight_scale_are_divided_by_its_spread(scale: str) -> None:
+    values = np.array([1.0, 2.0, 4.0, 8.0])
+    warp = Warp.fit(values, maximise=False, scale=scale)  # type: ignore[arg-type]  # parametrised
+    got = warp.errors(values, 0.01 * values)
+    relative = 0.01 if scale == "log" else 0.01 * values
+    np.testing.assert_allclose(got, relative / (warp.width * warp.spread))
 
 
 def test_moments_are_those_of_the_posterior() -> None:

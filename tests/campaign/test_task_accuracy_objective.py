@@ -112,6 +112,23 @@ def test_a_failed_device_and_one_typed_by_hand_are_left_alone(
         assert reassess(campaign) == 0
 
 
+def test_the_error_of_the_score_reaches_the_optimiser(tmp_path: Path, workbook: Path) -> None:
+    with started(tmp_path / "c", found=surrogate()) as campaign:
+        campaign.ingest([workbook])
+        record = only(campaign)
+        assert record.errors == {"accuracy": record.figures["task_accuracy_error"]}
+        assert record.errors["accuracy"] > 0
+        assert campaign.observations()[0].errors == record.errors
+        save_task_accuracy(surrogate(0.7), campaign.folder / "task-accuracy.json")
+        reassess(campaign)
+        again = only(campaign)
+        assert again.values["accuracy"] < record.values["accuracy"]
+        assert again.errors["accuracy"] > 0
+        # A value typed in by hand without an error has none.
+        campaign.record("T001", values={"accuracy": 0.5}, device=again.device)
+        assert campaign.observations()[0].errors == {}
+
+
 def test_a_missing_surrogate_is_said_with_the_command_that_makes_it(
     tmp_path: Path, workbook: Path
 ) -> None:

@@ -27,7 +27,7 @@ class Run(NamedTuple):
 Ohmloop = Callable[..., Run]
 
 TRIAL = ["at", "batch", "event", "id", "note", "origin", "reasons", "recipe", "records", "status"]
-RECORD = ["at", "device", "event", "figures", "file", "note", "stages", "values"]
+RECORD = ["at", "device", "errors", "event", "figures", "file", "note", "stages", "values"]
 REASONS = [
     *("differences", "gain", "importance", "likeliest_failure", "mode"),
     *("nearest", "predictions", "stages", "usable"),

@@ -162,6 +162,7 @@ class Knowledge:
         if len(rows) < 2:
             return
         replicates: dict[int, Array] = {}
+        errors: dict[int, float] = {}
         for source in self.sources:
             # Each campaign has its own scale: another instrument may read twice the current.
             part = [k for k in rows if self.observations[k].source == source]
@@ -181,10 +182,13 @@ class Knowledge:
             if source == "" or name not in self.warps:
                 self.warps[name] = warp
             replicates |= {k: warp(r) for k, r in zip(part, raw, strict=True)}
+            stated = [self.observations[k].errors.get(name, 0.0) for k in part]
+            errors |= dict(zip(part, warp.errors(middle, np.array(stated)), strict=True))
         model = fit_outcome(
             self.X[rows],
             self.groups,
             [replicates[k] for k in rows],
+            errors=np.array([errors[k] for k in rows]),
             replicate_noise=self.problem.settings.replicate_noise,
         )
         self.models[name] = model

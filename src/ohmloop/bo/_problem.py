@@ -54,14 +54,23 @@ class Observation:
         stages: Stage name -> (number of devices that passed, number that failed); stages that were
             not reached or not looked at are absent.
         source: "" for this campaign, else the name of the earlier one that it comes from.
+        errors: Outcome name -> standard error of the mean of its replicates, in its unit, where the measurement
+            itself states one. Absent: the scatter among replicates and recipes tells alone.
     """
 
     point: Point
     values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     stages: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     source: str = ""
+    errors: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, error in self.errors.items():
+            if name not in self.values or not math.isfinite(error) or error < 0:
+                raise SearchError(
+                    f'outcome "{name}": an error is a finite number >= 0 of an outcome that has a value; '
+                    f"received {error!r}."
+                )
         for name, replicates in self.values.items():
             if not replicates or not all(math.isfinite(x) for x in replicates):
                 raise SearchError(

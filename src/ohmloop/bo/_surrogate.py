@@ -45,6 +45,7 @@ PSEUDO_COUNT = 0.1
 LABEL_SCALE = 2.0
 # A replicate's variance counts like this many draws from the pooled variance (shrinkage).
 PRIOR_DRAWS = 4.0
+LEAST_VARIANCE = 1e-6  # that GPyTorch adds to a kernel matrix in double precision
 
 
 # Location and spread of ln(lengthscale) - ln(d) / 2 in a unit box. Outcomes: Hvarfner et al. 2024, section 4.
@@ -128,7 +129,12 @@ def noise_of_means(replicates: Sequence[Array]) -> Array | None:
 
 
 def fit_outcome(
-    X: Array, groups: Groups, replicates: Sequence[Array], *, replicate_noise: bool = True
+    X: Array,
+    groups: Groups,
+    replicates: Sequence[Array],
+    *,
+    errors: Array | None = None,
+    replicate_noise: bool = True,
 ) -> SingleTaskGP:
     """Fit a Gaussian process to the means of replicates.
 
@@ -136,11 +142,15 @@ def fit_outcome(
         X: ``n x f`` coordinates.
         groups: ``f`` indices of lengthscales.
         replicates: ``n`` arrays of values on a scale of mean about 0 and spread about 1.
+        errors: ``n`` standard errors of the means that are known beside the replicates, 0 where none is.
         replicate_noise: Whether to use the variance among replicates; otherwise one level of noise is
             learned from the means alone.
     """
     y = np.array([r.mean() for r in replicates])
     known = noise_of_means(replicates) if replicate_noise else None
+    if errors is not None and errors.any():
+        # The scatter among replicates holds their errors already; the larger of the two counts.
+        known = np.maximum(errors**2, LEAST_VARIANCE if known is None else known)
     prior = LogNormalPrior(*NOISE_PRIOR)
     constraint = GreaterThan(1e-4, initial_value=0.1)
     if known is None:

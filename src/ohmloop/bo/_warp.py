@@ -82,6 +82,18 @@ class Warp:
         z = (self.sign * (np.log(raw) if self.log else raw) - self.centre) / self.width
         return (_yeo_johnson(z, self.power) - self.shift) / self.spread
 
+    def errors(
+        self, values: NDArray[np.float64], errors: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Map standard errors of raw outcomes: half the way from one error below to one above."""
+        if self.log:
+            step = errors / values
+            low, high = values * np.exp(-step), values * np.exp(step)
+        else:
+            low, high = values - errors, values + errors
+        out: NDArray[np.float64] = np.abs(self(high) - self(low)) / 2
+        return out
+
     def inverse(self, fitted: NDArray[np.float64]) -> NDArray[np.float64]:
         """Map back to raw outcomes, at most two ranges beyond the data where the scale is bent."""
         z = _inverse_yeo_johnson(fitted * self.spread + self.shift, self.power)

@@ -17,6 +17,7 @@ from ohmloop.campaign._observe import (
     LONGEST_NAME,
     LONGEST_NOTE,
     checked,
+    checked_errors,
     checked_text,
     checked_values,
     did_you_mean,
@@ -379,6 +380,7 @@ class Campaign(Readable):
         trial: str,
         *,
         values: Mapping[str, float] | None = None,
+        errors: Mapping[str, float] | None = None,
         failed_at: str | None = None,
         passed: str | None = None,
         device: str = "",
@@ -392,6 +394,7 @@ class Campaign(Readable):
         Args:
             trial: Its id.
             values: Objective -> measured number; what was not measured is left out.
+            errors: Objective -> standard error of its value, >= 0, where it is known; the model weighs by it.
             failed_at: Stage at which the device failed; the stages before it count as passed.
             passed: Last stage that it passed ("all" for every stage); later ones are unknown.
             device: Name of the device on the chip; the next number by default.
@@ -404,6 +407,7 @@ class Campaign(Readable):
         found = self.state.trial(trial)
         stages = stages_upto(self.config, failed_at=failed_at, passed=passed)
         clean = checked_values(self.config, values or {})
+        stated = checked_errors(clean, errors or {})
         note = checked_text("note", note, LONGEST_NOTE)
         device = checked_text("device", device, LONGEST_NAME)
         if not stages and not clean:
@@ -419,7 +423,7 @@ class Campaign(Readable):
                     f"trial {trial.id} was {trial.status}; accept it first: "
                     f"ohmloop campaign decide {trial.id} accept"
                 )
-            data = {"stages": stages, "values": clean, "note": note}
+            data = {"stages": stages, "values": clean, "errors": stated, "note": note}
             name = device or trial.next_device()
             return Draft("recorded", {"trial": trial.id, "device": name, **data}, key=key)
 

@@ -193,6 +193,7 @@ def _one(
         "device": "".join(c if c.isprintable() else "?" for c in path.stem)[:120],
         "stages": stages,
         "values": values,
+        "errors": _errors(config, figures, values),
         "figures": figures,
         "file": sha256,
         "note": "",
@@ -211,6 +212,18 @@ def _one(
         return known
     text = _found(config, stages, values)
     return Ingested(path.name, owner.id, "recorded", text, stages, values)
+
+
+def _errors(
+    config: Config, figures: Mapping[str, Any], values: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the standard errors that the figures state for objective values."""
+    stated = {o.name: figures.get(f"{o.figure or o.name}_error") for o in config.objectives}
+    return {
+        name: float(error)
+        for name, error in stated.items()
+        if name in values and isinstance(error, int | float) and math.isfinite(error)
+    }
 
 
 def _must_take_results(trial: Trial) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ohmloop import bo
 from ohmloop.campaign._config import Config
 from ohmloop.campaign._specs import LARGEST, VariableSpec
-from ohmloop.campaign._trials import Recipe, State
+from ohmloop.campaign._trials import Recipe, State, Trial
 from ohmloop.errors import CampaignError, SearchError
 
 _DATE = re.compile(r"^\d{4}-\d\d-\d\d")
@@ -212,6 +212,22 @@ def checked_values(config: Config, values: Mapping[str, Any]) -> dict[str, float
     return out
 
 
+def checked_errors(values: Mapping[str, float], errors: Mapping[str, Any]) -> dict[str, float]:
+    """Return standard errors as finite numbers >= 0 of values that are there.
+
+    Raises:
+        CampaignError: If one is none, or belongs to no value.
+    """
+    out = {}
+    for name, error in errors.items():
+        if name not in values:
+            raise CampaignError(f'"{name}" has an error and no value.' + did_you_mean(name, values))
+        out[name] = number_of(f"error of {name}", error)
+        if not 0 <= out[name] <= LARGEST:
+            raise CampaignError(f"error of {name}: {error} is no standard error, which is >= 0.")
+    return out
+
+
 def stages_upto(
     config: Config, *, failed_at: str | None = None, passed: str | None = None
 ) -> dict[str, bool]:
@@ -247,6 +263,12 @@ def _stage(names: list[str], text: str, *more: str) -> str:
     )
 
 
+def _error_of_mean(trial: Trial, name: str) -> float:
+    """Return the standard error of the mean over a trial's devices that their own errors make."""
+    own = [r.errors.get(name, 0.0) for r in trial.records if name in r.values]
+    return math.sqrt(sum(e * e for e in own)) / max(len(own), 1)
+
+
 def observe(config: Config, state: State) -> tuple[list[bo.Observation], list[str]]:
     """Return what is known, one observation a recorded trial and earlier row, and their names."""
     observations, names = [], []
@@ -270,6 +292,7 @@ def observe(config: Config, state: State) -> tuple[list[bo.Observation], list[st
             bo.Observation(
                 point=recipe_now(config, trial.recipe, f"trial {trial.id}"),
                 values={name: v for name, v in values.items() if v},
+                errors={name: e for name in values if (e := _error_of_mean(trial, name)) > 0},
                 stages={name: c for name, c in counts.items() if sum(c)},
             )
         )

@@ -108,13 +108,18 @@ def reassess(campaign: Campaign) -> int:
         for record in trial.records:
             if record.failed_at is not None or not record.file or not record.device:
                 continue
-            value = _scored(surrogate, _with_table(campaign, record))[TASK_ACCURACY]
-            if value is None:
+            scored = _scored(surrogate, _with_table(campaign, record))
+            value, error = scored[TASK_ACCURACY], scored[_ERROR]
+            if value is None or error is None:
                 continue
             values = {name: sign[name] * value for name in names}
             if any(abs(values[n] - record.values.get(n, math.inf)) > 1e-12 for n in names):
                 campaign.record(
-                    trial.id, values=values, device=record.device, note=f"by {FILE} {digest}"
+                    trial.id,
+                    values=values,
+                    errors=dict.fromkeys(names, error),
+                    device=record.device,
+                    note=f"by {FILE} {digest}",
                 )
                 changed += 1
     return changed

@@ -33,6 +33,7 @@ class Record:
         figures: Figures of merit of the file, where it came from one.
         file: sha256 of that file.
         note: Remark.
+        errors: Objective -> standard error of its value, where the measurement states one.
     """
 
     event: int
@@ -43,6 +44,7 @@ class Record:
     figures: dict[str, Any] = field(default_factory=dict)
     file: str = ""
     note: str = ""
+    errors: dict[str, float] = field(default_factory=dict)
 
     @property
     def failed_at(self) -> str | None:
@@ -263,6 +265,7 @@ def _apply(
             figures=data.get("figures", {}),
             file=data.get("file", ""),
             note=data.get("note", ""),
+            errors=data.get("errors", {}),
         )
         trials[trial.id] = replace(trial, status="done", records=_joined(trial.records, record))
     elif kind == "earlier":
@@ -279,6 +282,7 @@ def _joined(records: tuple[Record, ...], new: Record) -> tuple[Record, ...]:
                 new,
                 stages=stages,
                 values={**old.values, **new.values},
+                errors={k: e for k, e in old.errors.items() if k not in new.values} | new.errors,
                 figures=new.figures or old.figures,
                 file=new.file or old.file,
                 note="; ".join(dict.fromkeys(filter(None, (old.note, new.note)))),
