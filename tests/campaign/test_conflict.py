@@ -126,3 +126,59 @@ def test_what_was_accepted_meanwhile_is_not_rolled_away(tmp_path: Path) -> None:
         campaign.accept("T001")
         with pytest.raises(CampaignError, match="T001 is accepted; only a suggestion"):
             campaign.reroll("T001")
+
+
+def test_the_same_keyed_result_twice_is_no_conflict(tmp_path: Path) -> None:
+    ada, _ = _two(tmp_path)
+    for _ in range(2):
+        with Campaign.open(tmp_path, actor="tester", seen=ada.state.last_event) as tester:
+            tester.record("T001", values={"usability": 0.2}, device="a", key="station-7")
+    seen = ada.state.history[-2].id
+    with Campaign.open(tmp_path, actor="tester", seen=seen) as tester:
+        tester.record("T001", values={"usability": 0.2}, device="a", key="station-7")
+    assert len(ada.trials["T001"].records) == 1
+
+
+def test_a_sheet_does_not_overwrite_what_was_decided_after_it_was_made(tmp_path: Path) -> None:
+    ada, bob = _two(tmp_path)
+    for name in ("T001", "T002", "T003"):
+        ada.accept(name)
+    ada.record("T003", values={"usability": 0.2}, device="a")
+    sheet = ada.export(tmp_path / "sheet.csv")
+    with Campaign.open(tmp_path, actor="eve") as eve:
+        eve.reject("T001", "furnace")
+        eve.edit("T002", x=0.7)
+        eve.record("T003", values={"usability": 0.4}, device="a")
+        done = eve.import_(sheet)
+    assert (done.recorded, done.decided) == (0, 0)
+    assert ada.trials["T001"].status == "rejected"
+    assert ada.trials["T002"].recipe["x"] == 0.7
+    assert ada.trials["T003"].records[0].values == {"usability": 0.4}
+    # What a person wrote into the sheet counts, unless others changed the same.
+    text = sheet.read_text(encoding="utf-8-sig")
+    lines = text.splitlines()
+    header = lines[0].split(",")
+    rows = [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
+    rows[2]["usability"], rows[2]["device"] = "0.3", "b"
+
+    def write() -> None:
+        lines = [",".join(header), *(",".join(row[n] for n in header) for row in rows)]
+        sheet.write_text("\n".join(lines))
+
+    write()
+    with Campaign.open(tmp_path, actor="bob") as late:
+        assert late.import_(sheet).recorded == 1
+    assert [r.values["usability"] for r in ada.trials["T003"].records] == [0.4, 0.3]
+    rows[1]["usability"] = "0.1"
+    write()
+    with pytest.raises(CampaignError, match="T002 was changed after the sheet was made"):
+        bob.import_(sheet)
+    rows[1]["usability"] = ""
+    rows[0]["status"] = "suggested"
+    write()
+    with pytest.raises(CampaignError, match="row 2: T001 was accepted when the sheet was made"):
+        bob.import_(sheet)
+    rows[0]["status"], rows[0]["as_of"] = "accepted", "999"
+    write()
+    with pytest.raises(CampaignError, match='as_of: "999" is no event of this campaign'):
+        bob.import_(sheet)

@@ -13,7 +13,8 @@ from ohmloop.data import read_table
 from ohmloop.errors import CampaignError, IngestError, StoreError
 from tests.campaign.small import TEXT, filled, own, rewrite, start
 
-HEADER = ["trial", "status", "x", "kind", "device", "failed_at", "passed", "usability", "note"]
+INNER = ["x", "kind", "device", "failed_at", "passed", "usability", "note"]
+HEADER = ["trial", "status", *INNER, "as_of"]
 
 
 def sheet(path: Path, *rows: dict[str, Any], header: list[str] | None = None) -> Path:
@@ -73,7 +74,7 @@ def test_the_sheet_has_one_row_a_device_and_the_last_stage_passed(
         campaign.record("T001", passed="all", device="c")
         table = read_table(campaign.export(tmp_path / f"s{suffix}"))
     assert table[0] == HEADER
-    assert table[1] == ["T001", "done", "0.5", "doped", "1", "", "switches", "0.2", "'=1+1"]
+    assert table[1] == ["T001", "done", "0.5", "doped", "1", "", "switches", "0.2", "'=1+1", "6"]
     assert table[2][4:7] == ["b", "analog", ""]
     assert table[3][4:7] == ["c", "", "all"]
 

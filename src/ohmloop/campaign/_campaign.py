@@ -554,6 +554,8 @@ class Campaign(Readable):
 
         def drafts(new: list[Event]) -> list[Draft]:
             made = draft(fold([*state.history, *new]))
+            if made.key is not None and self._store.event_of(made.key) is not None:
+                return []  # one's own first request, not somebody else's
             self._agreed(state, new, (made.kind, made.data))
             return [made]
 

@@ -50,6 +50,7 @@ RESERVED = frozenset(
         "note",
         "source",
         "device",
+        "as_of",
         "and",
         "or",
         "not",

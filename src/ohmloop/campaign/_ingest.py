@@ -14,6 +14,7 @@ import numpy as np
 
 from ohmloop import bo
 from ohmloop.campaign._config import Config
+from ohmloop.campaign._observe import LONGEST_NAME
 from ohmloop.campaign._specs import LARGEST
 from ohmloop.campaign._task_accuracy import task_figures, wants_task_accuracy
 from ohmloop.campaign._trials import State, Trial
@@ -190,7 +191,7 @@ def _one(
     store.add_file(content)
     data: dict[str, Any] = {
         "trial": owner.id,
-        "device": "".join(c if c.isprintable() else "?" for c in path.stem)[:120],
+        "device": "".join(c if c.isprintable() else "?" for c in path.stem)[:LONGEST_NAME],
         "stages": stages,
         "values": values,
         "errors": _errors(config, figures, values),

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from ohmloop.campaign._replay_methods import METHODS, method_named
 from ohmloop.campaign._replay_table import ReplayTable, load_replay
 from ohmloop.progress import Progress, ProgressEvent, silent
+from ohmloop.run import Executor, using
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,6 @@ def replay_once(table: ReplayTable, method: str, seed: int) -> ReplayRun:
     return ReplayRun(method, seed, tuple(order), time.process_time() - began)
 
 
-def _one(name: str, data: Path | None, method: str, seed: int) -> ReplayRun:
-    import torch
-
-    torch.set_num_threads(1)  # one process a core: more threads only wait for each other
-    return replay_once(load_replay(name, data), method, seed)
-
-
 def replay(
     name: str,
     *,
@@ -78,6 +70,7 @@ def replay(
     methods: Sequence[str] = METHODS,
     n_seeds: int = 20,
     n_workers: int = 1,
+    executor: Executor | str | None = None,
     progress: Progress = silent,
 ) -> tuple[ReplayTable, list[ReplayRun]]:
     """Replay a table with several methods on the same seeds.
@@ -87,7 +80,8 @@ def replay(
         data: As in `load_replay`.
         methods: Of `METHODS` and the ablations.
         n_seeds: Seeds 0 to n_seeds - 1.
-        n_workers: Processes.
+        n_workers: Short for the executor "local:N".
+        executor: Where runs are made (`ohmloop.run`): one that is open, or its text.
         progress: Told of every finished run.
 
     Returns:
@@ -98,17 +92,12 @@ def replay(
         method_named(method)
     jobs = [(method, seed) for method in methods for seed in range(n_seeds)]
     done: dict[tuple[str, int], ReplayRun] = {}
-    if n_workers <= 1:
-        for job in jobs:
-            done[job] = replay_once(table, *job)
-            progress(ProgressEvent("replay", len(done), len(jobs), f"{job[0]} seed {job[1]}"))
-    else:
-        with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(_one, name, data, *job): job for job in jobs}
-            for future in as_completed(futures):
-                job = futures[future]
-                done[job] = future.result()
-                progress(ProgressEvent("replay", len(done), len(jobs), f"{job[0]} seed {job[1]}"))
+    with using(executor, n_workers) as opened:
+        shared = opened.share(table)
+        for k, run in opened.each(replay_once, [(shared, *job) for job in jobs]):
+            done[jobs[k]] = run
+            text = f"{run.method} seed {run.seed}"
+            progress(ProgressEvent("replay", len(done), len(jobs), text))
     return table, [done[job] for job in jobs]
 
 

@@ -16,11 +16,12 @@ from ohmloop.campaign._observe import (
     checked_text,
     checked_values,
     did_you_mean,
+    number_of,
     recipe_now,
     same_recipe,
     stages_upto,
 )
-from ohmloop.campaign._sheets import FORMULA_SIGNS, SHEET, columns
+from ohmloop.campaign._sheets import AS_OF, FORMULA_SIGNS, SHEET, columns
 from ohmloop.campaign._trials import Recipe, Record, State, Trial, fold
 from ohmloop.errors import CampaignError, OhmloopError
 from ohmloop.store import Draft, Event
@@ -67,6 +68,7 @@ def read(campaign: Campaign, path: Path, earlier: str | None) -> Imported:
         nonlocal done
         reader = _Reader(config, fold([*state.history, *new]))
         _each(rows, path.name, reader.take)
+        campaign._agreed(state, new, *((d.kind, d.data) for d in reader.drafts))
         n = reader.counts
         done = Imported(
             recorded=n["recorded"],
@@ -164,6 +166,7 @@ class _Reader:
         # Each record answers for one row, so that two equal devices stay two.
         self._unmatched = {t.id: list(t.records) for t in self.state.trials.values()}
         self._devices: dict[str, dict[str, int]] = {}  # trial -> device -> its row
+        self._pasts: dict[int, State] = {}
         self._own: list[tuple[Recipe, str]] = [
             (t.recipe, t.id) for t in self.state.trials.values() if t.origin == "imported"
         ]
@@ -178,7 +181,10 @@ class _Reader:
         before = len(self.drafts)
         row = {**row, "note": checked_text("note", row.get("note", ""), LONGEST_NOTE)}
         trial = self.state.trial(row["trial"]) if "trial" in row else None
+        past = None if trial is None else self._past(row).get(trial.id)
         status = row.get("status", "").casefold()
+        if past is not None and trial is not None:
+            row, status = self._only_changes(row, status, past, trial)
         if status not in STATUSES:
             raise CampaignError(
                 f'status: "{row["status"][:40]}" is neither accepted nor rejected; leave it empty otherwise.'
@@ -190,12 +196,59 @@ class _Reader:
             name = trial.id
             edited = self._edit(number, trial, row)
             self._decide(trial, status, edited, result, row)
-        if result is not None:
+        before_it = () if past is None else past.records
+        if result is not None and not any(_is_row(r, result) for r in before_it):
+            if past is not None and trial and not same_recipe(past.recipe, trial.recipe):
+                raise CampaignError(
+                    f"the recipe of {trial.id} was changed after the sheet was made: is the result of the old "
+                    "or the new one? Record it with the trial, or as an experiment of your own (no trial cell)."
+                )
             self._record(number, name, result)
         elif status == "done" and trial is not None and not trial.records:
             self.notes.append(f"row {number}: {name} is done, but has no result: nothing to record")
         if len(self.drafts) == before:
             self.counts["unchanged"] += 1
+
+    def _past(self, row: Row) -> Mapping[str, Trial]:
+        """Return the trials as the sheet knew them; none where it does not say."""
+        if AS_OF not in row:
+            return {}
+        event = number_of(AS_OF, row[AS_OF])
+        if not 0 < event <= self.state.last_event or event != int(event):
+            raise CampaignError(
+                f'{AS_OF}: "{row[AS_OF][:20]}" is no event of this campaign; empty the column if the sheet is '
+                "from elsewhere."
+            )
+        if event not in self._pasts:
+            history = [e for e in self.state.history if e.id <= event]
+            self._pasts[int(event)] = fold(history)
+        return self._pasts[int(event)].trials
+
+    def _only_changes(self, row: Row, status: str, past: Trial, trial: Trial) -> tuple[Row, str]:
+        """Leave out what stands in the row as it was exported: only what a person changed is theirs.
+
+        Raises:
+            CampaignError: If somebody else changed the same meanwhile.
+        """
+        if status == past.status:
+            status = ""
+        elif status and past.status != trial.status != status and not trial.records:
+            raise CampaignError(
+                f"{trial.id} was {past.status} when the sheet was made, and is {trial.status} since; the sheet "
+                f"says {status}. Decide it anew: ohmloop campaign decide {trial.id}, or empty the cell."
+            )
+        given = {n: row[n] for n in self.config.variables if n in row}
+        then = recipe_now(self.config, past.recipe, f"trial {trial.id}") if given else {}
+        if not given or same_recipe(
+            checked(self.config, {**then, **given})[0], checked(self.config, then)[0]
+        ):
+            row = {n: cell for n, cell in row.items() if n not in given}
+        elif not same_recipe(past.recipe, trial.recipe):
+            raise CampaignError(
+                f"the recipe of {trial.id} was changed after the sheet was made, and the sheet changes it too. "
+                "Export a new one, or empty its cells."
+            )
+        return row, status
 
     def _result(self, row: Row) -> dict[str, Any] | None:
         objectives = [o.name for o in self.config.objectives]
@@ -292,6 +345,11 @@ class _Reader:
             seen[device] = number
         self.drafts.append(Draft("recorded", {"trial": name, **result, "device": device}))
         self.counts["recorded"] += 1
+
+
+def _is_row(record: Record, result: Mapping[str, Any]) -> bool:
+    """Whether a row stands as it was exported from a record."""
+    return bool(record.device == result["device"] and _says(record, result))
 
 
 def _says(record: Record, result: Mapping[str, Any]) -> bool:

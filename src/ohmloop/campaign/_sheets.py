@@ -22,13 +22,16 @@ FORMULA_SIGNS = (
     "\t",
     "\r",
 )  # text that begins so, a spreadsheet program may run
+AS_OF = "as_of"
+"""Column with the number of the last event that the sheet knows: what others did later is not overwritten."""
 TO_FILL = ("status", "device", "failed_at", "passed", "note")
 
 
 def columns(config: Config) -> list[str]:
     """Return the header of the trial sheet."""
     outcome = [o.name for o in config.objectives]
-    return ["trial", "status", *config.variables, "device", "failed_at", "passed", *outcome, "note"]
+    inner = ["device", "failed_at", "passed", *outcome, "note", AS_OF]
+    return ["trial", "status", *config.variables, *inner]
 
 
 def rows(config: Config, state: State) -> list[dict[str, Any]]:
@@ -39,6 +42,7 @@ def rows(config: Config, state: State) -> list[dict[str, Any]]:
         if trial.status == "withdrawn":
             continue
         base: dict[str, Any] = {"trial": trial.id, "status": trial.status, **trial.recipe}
+        base[AS_OF] = state.last_event
         if not trial.records:
             out.append({**base, "note": trial.note})
         for record in trial.records:
@@ -160,6 +164,7 @@ def _guide(config: Config) -> list[list[str]]:
         ["passed", "the last stage that a working device passed; all for every stage"],
         ["a recipe of your own", "a new row with an empty trial cell and all of the recipe"],
         ["a changed recipe", "write over it, as long as the trial has no result"],
+        [AS_OF, "leave it: what others decided after this sheet was made is not overwritten"],
         [],
     ]
     lines += [[f"stage {s.name}", s.question] for s in config.stages]
