@@ -1,5 +1,6 @@
 """What every study shares: where results go, what they were made with, how spreads are written."""
 
+import argparse
 import json
 import os
 import platform
@@ -28,13 +29,28 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(name: str, value: dict[str, Any], table: str) -> None:
-    """Write ``results/NAME.json`` and ``results/NAME.md``, and print the table."""
-    RESULTS.mkdir(exist_ok=True)
+def save(name: str, value: dict[str, Any], table: str, folder: Path = RESULTS) -> None:
+    """Write ``NAME.json`` and ``NAME.md``, to ``results`` unless told otherwise, and print the table."""
+    folder.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(), **value}, indent=1)
-    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(table, encoding="utf-8")
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(table, encoding="utf-8")
     print(table)
+
+
+def executor_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--executor`` and its short form ``--workers``."""
+    parser.add_argument("--executor", help="local:N, slurm:..., ray:...: see docs/scaling.md")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="short for --executor local:N"
+    )
+
+
+def executor_of(args: argparse.Namespace) -> str:
+    """Return the executor that was asked for."""
+    if args.executor:
+        return str(args.executor)
+    return f"local:{args.workers}" if args.workers > 1 else "in-process"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

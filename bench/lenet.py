@@ -6,13 +6,12 @@ set that is not here is skipped, saying how to get it.
 """
 
 import argparse
-import os
 import time
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from _common import markdown, save
+from _common import executor_of, executor_options, markdown, save
 from ohmloop.crossbar import Hardware
 from ohmloop.device import list_devices
 from ohmloop.errors import TaskError
@@ -31,8 +30,8 @@ METHODS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    workers = parser.parse_args().workers
+    executor_options(parser)
+    executor = executor_of(parser.parse_args())
     levels = [Hardware.model_validate({"device": f"lognormal:{s}"}) for s in SIGMAS]
     devices = list_devices()
     out: dict[str, object] = {"sigmas": SIGMAS}
@@ -52,7 +51,7 @@ def main() -> None:
                 limit=12_000,
                 test_limit=2_000,
                 lr=1e-3,
-                workers=workers,
+                executor=executor,
             )
         except TaskError as error:
             tables.append(f"## {task}\n\nskipped: {error}\n\n")
@@ -74,7 +73,7 @@ def main() -> None:
             "clean": {r.method: r.clean.tolist() for r in rows},
         }
         tables.append(
-            f"## {task}\n\n{seconds:.0f} s on {workers} workers; mean ± s.d. over devices and seeds\n\n"
+            f"## {task}\n\n{seconds:.0f} s on {executor}; mean ± s.d. over devices and seeds\n\n"
         )
         tables.append(markdown(["method (cost)", "clean", *map(str, SIGMAS)], cells) + "\n")
         if own:

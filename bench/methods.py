@@ -13,10 +13,9 @@ constant rate after a cosine had left the weight-noise rows of this very table u
 """
 
 import argparse
-import os
 import time
 
-from _common import markdown, save
+from _common import executor_of, executor_options, markdown, save
 from ohmloop.crossbar import Hardware
 from ohmloop.train import compare
 
@@ -41,8 +40,8 @@ PROTOCOLS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    workers = parser.parse_args().workers
+    executor_options(parser)
+    executor = executor_of(parser.parse_args())
     hardwares = [Hardware.model_validate({"device": f"lognormal:{s}"}) for s in SIGMAS]
     out: dict[str, object] = {"sigmas": SIGMAS, "seeds": [0, 1, 2], "n_devices": 30}
     tables = ["# Methods on the digits MLP\n\n" + (__doc__ or "") + "\n"]
@@ -52,7 +51,7 @@ def main() -> None:
             "digits",
             [(method, epochs) for method, epochs, _ in METHODS],
             hardwares,
-            workers=workers,
+            executor=executor,
             **settings,
         )
         cells, entries = [], []
@@ -85,7 +84,7 @@ def main() -> None:
         seconds = time.monotonic() - start
         out[name] = {"settings": settings, "rows": entries, "seconds": seconds}
         header = ["method (cost)", "clean", *map(str, SHOWN), "mean over 7 sigma ± s.d. of seeds"]
-        tables.append(f"## {name}\n\n{settings}, {seconds:.0f} s on {workers} workers\n\n")
+        tables.append(f"## {name}\n\n{settings}, {seconds:.0f} s on {executor}\n\n")
         tables.append(
             markdown([*header, *(["design study"] if name == "raw" else [])], cells) + "\n"
         )

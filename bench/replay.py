@@ -1,6 +1,6 @@
 """Replay measured campaigns: experiments that each optimiser needs, failures it makes; 20 seeds.
 
-    python bench/replay.py [--data FOLDER] [--seeds 20] [--workers 2] [--tables nanowires,p3ht] [--fresh]
+    python bench/replay.py [--data FOLDER] [--seeds 20] [--executor local:2] [--tables nanowires,p3ht] [--fresh]
 
 FOLDER holds the published tables (``pvlab_benchmarking/``, ``olympus_vapdiff_crystal/``; the TOML files in
 ``src/ohmloop/campaign/replays`` cite where they come from), by default ``../shared/data/campaigns``. The
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from _common import RESULTS, markdown, save
+from _common import RESULTS, executor_of, executor_options, markdown, save
 from ohmloop import bo
 from ohmloop.campaign import ReplayRun, ReplayTable, load_replay, replay, summary
 from ohmloop.campaign._replay import first_recipes
@@ -82,13 +82,13 @@ def problem_of(name: str, table: ReplayTable, n_seeds: int) -> dict[str, Any]:
 
 
 def run_own(
-    name: str, data: Path, method: str, n_seeds: int, workers: int
+    name: str, data: Path, method: str, n_seeds: int, executor: str
 ) -> tuple[list[ReplayRun], int]:
     """Return the runs of ohmloop, random or Optuna, from the cache if they are there."""
     kept = CACHE / f"{name}.{method}.json"
     if not kept.exists() or len(_load(kept)) < n_seeds:
         print(f"{name}: {method}", file=sys.stderr, flush=True)
-        _, runs = replay(name, data=data, methods=[method], n_seeds=n_seeds, n_workers=workers)
+        _, runs = replay(name, data=data, methods=[method], n_seeds=n_seeds, executor=executor)
         kept.write_text(json.dumps([dataclasses.asdict(r) for r in runs]), encoding="utf-8")
     return _load(kept)[:n_seeds], 0
 
@@ -116,14 +116,14 @@ def _load(path: Path) -> list[ReplayRun]:
     ]
 
 
-def study(name: str, data: Path, n_seeds: int, workers: int, limit: float) -> dict[str, Any]:
+def study(name: str, data: Path, n_seeds: int, executor: str, limit: float) -> dict[str, Any]:
     """Run every method on one table and return its summary."""
     table = load_replay(name, data)
     problem = json.dumps(problem_of(name, table, n_seeds))
     (CACHE / f"{name}.problem.json").write_text(problem, encoding="utf-8")
     runs, failed = [], {}
     for method in OWN + ABLATIONS[name]:
-        runs += run_own(name, data, method, n_seeds, workers)[0]
+        runs += run_own(name, data, method, n_seeds, executor)[0]
     for tool in TOOLS:
         found, failed[tool] = run_peer(name, tool, n_seeds, limit)
         runs += found
@@ -255,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "campaigns")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=2)
+    executor_options(parser)
     parser.add_argument("--tables", default=",".join(TABLES))
     parser.add_argument(
         "--limit",
@@ -272,7 +272,7 @@ def main() -> None:
     studies = []
     for name in args.tables.split(","):
         try:
-            studies.append(study(name, args.data, args.seeds, args.workers, args.limit))
+            studies.append(study(name, args.data, args.seeds, executor_of(args), args.limit))
         except CampaignError as error:
             print(f"{name}: left out. {error}", file=sys.stderr)
     if studies:

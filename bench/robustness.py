@@ -13,14 +13,13 @@ median nanowire's sigma (.587) unless stated, on other devices than the test.
 
 import argparse
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from _common import RESULTS, markdown, save
+from _common import RESULTS, executor_of, executor_options, markdown, save
 from ohmloop.crossbar import Hardware
 from ohmloop.device import list_devices
 from ohmloop.errors import OhmloopError
@@ -258,7 +257,7 @@ def laws(sigmas: tuple[float, ...]) -> list[Hardware]:
     return [Hardware.model_validate({"device": f"lognormal:{s}"}) for s in sigmas]
 
 
-def run_study(study: Study, workers: int, compute: str) -> dict[str, object]:
+def run_study(study: Study, executor: str, compute: str) -> dict[str, object]:
     """Run one table and return what is kept of it."""
     start = time.monotonic()
     rows: list[dict[str, object]] = []
@@ -280,7 +279,7 @@ def run_study(study: Study, workers: int, compute: str) -> dict[str, object]:
             limit=study.limit,
             test_limit=study.test_limit,
             folder=study.folder,
-            workers=workers,
+            executor=executor,
             device=compute,
             run_dir=place,
             **study.settings,  # type: ignore[arg-type]
@@ -574,7 +573,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the setting for two cores (default)")
     parser.add_argument("--tasks", help="only these, separated by commas")
     parser.add_argument("--data", type=Path, help="folder of data sets that no package brings")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    executor_options(parser)
     parser.add_argument("--compute", default="cpu")
     args = parser.parse_args()
     data = args.data
@@ -585,7 +584,7 @@ def main() -> None:
     for name in args.tasks.split(",") if args.tasks else studies:
         study = studies[name]
         try:
-            result = run_study(study, args.workers, args.compute)
+            result = run_study(study, executor_of(args), args.compute)
         except OhmloopError as error:
             print(f"{name}: skipped: {error}")
             continue
