@@ -97,8 +97,6 @@ def test_hardware_by_pattern_first_match_counts() -> None:
         analogize(mixed(), {"decoder.*": PLAIN})
     with pytest.raises(ConversionError, match=r"norm \(LayerNorm\) has no analog form"):
         analogize(mixed(), {"norm": PLAIN})
-    with pytest.raises(ConversionError, match="has an array and some"):
-        analogize(mixed(), {"head": PLAIN, "conv": LAW})
     with pytest.raises(ConversionError, match="empty mapping"):
         analogize(mixed(), {})
 

@@ -158,7 +158,13 @@ def test_functional_call_and_grad_see_the_parameters_they_are_given(name: str) -
 @pytest.mark.parametrize("name", NAMES)
 def test_autocast_works(name: str) -> None:
     module, given = build(name)
-    with torch.autocast("cpu", torch.bfloat16):
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            wanted = run(name, module, given)
+    except RuntimeError as error:
+        # Some processors have no bfloat16 kernel for the digital LSTM; the analog one computes all the same.
+        if "primitive descriptor" not in str(error):
+            raise
         wanted = run(name, module, given)
     for hardware in (PLAIN, NOISY):
         program(analogize(module, hardware), 0)

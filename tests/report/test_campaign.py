@@ -32,9 +32,14 @@ def test_the_report_holds_trials_reasons_failures_and_provenance(tmp_path: Path)
     assert hashlib.sha256(settings.encode()).hexdigest() in page
     assert "recorded T003 1: failed at conducts" in page
     assert "SIMULATED" not in page
-    numbers = path.with_suffix(".csv").read_text().splitlines()
-    assert numbers[0] == "trials,best_usability"
-    assert len(numbers) == 6
+    numbers = (path.parent / "r-progress-usability.csv").read_text().splitlines()
+    assert numbers[0] == "what,trials_with_a_result,usability"
+    assert sum(line.startswith("best,") for line in numbers) == 5
+    made = (path.parent / "r-trials.csv").read_text().splitlines()
+    assert made[0].startswith("trial,outcome,device,failed_at,")
+    assert any(line.startswith("T003,failed at conducts,1,conducts,") for line in made)
+    for name in re.findall(r"Numbers: ([\w.-]+\.csv)", page):
+        assert (path.parent / name).exists()
 
 
 def test_the_report_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -47,10 +52,10 @@ def test_the_report_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
 
 def test_the_same_campaign_gives_the_same_bytes(tmp_path: Path) -> None:
     with filled(tmp_path / "lab") as campaign:
-        a = write_campaign(campaign, tmp_path / "a.html").read_bytes()
-        b = write_campaign(campaign, tmp_path / "b.html").read_bytes()
+        a = write_campaign(campaign, tmp_path / "a" / "r.html").read_bytes()
+        b = write_campaign(campaign, tmp_path / "b" / "r.html").read_bytes()
     with Campaign.open(tmp_path / "lab", writable=False) as campaign:
-        c = write_campaign(campaign, tmp_path / "c.html").read_bytes()
+        c = write_campaign(campaign, tmp_path / "c" / "r.html").read_bytes()
     assert a == b == c
 
 

@@ -109,9 +109,3 @@ def test_command_writes_the_network_into_arrays(folder: Path) -> None:
     code, _, err = command(folder, "--array", "row=16")
     assert code == 1
     assert 'Did you mean "rows"' in err
-
-
-def test_training_for_an_array_says_how_else() -> None:
-    hardware = Hardware(device="nanowire-30", array=Array())
-    with pytest.raises(TrainError, match="differentiable=True"):
-        fit(task("iris"), "erm", hardware=hardware, epochs=1)

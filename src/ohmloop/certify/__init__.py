@@ -39,6 +39,7 @@ from ohmloop.certify._faults import (
     published_theorem,
 )
 from ohmloop.certify._groups import Cells, Shift
+from ohmloop.certify._kept import certify_chips_folder, certify_folder, read_certificate
 from ohmloop.certify._law import Ablation, Gain, Law, Sampler
 from ohmloop.certify._percentile import PercentileCertificate, percentile_certificate
 from ohmloop.certify._record import Certificate, data_hash, weights_hash
@@ -86,6 +87,8 @@ __all__ = [
     "certify",
     "certify_box",
     "certify_chips",
+    "certify_chips_folder",
+    "certify_folder",
     "certify_run",
     "clopper_pearson",
     "crossbar_tolerance",
@@ -111,6 +114,7 @@ __all__ = [
     "quantile_certificate",
     "rank_for",
     "reached_by",
+    "read_certificate",
     "read_scores",
     "read_votes",
     "relative_ball",

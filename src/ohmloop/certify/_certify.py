@@ -229,6 +229,7 @@ def certify_run(
     """
     names = _checked(statements)
     hardware = hardware or hardware_of(run.model)
+    model = run.on(hardware)
     is_array = hardware.array is not None
     if is_array and (gain is not None or ablation is not None):
         raise CertifyError("gains and ablations belong to the law on weights; leave out the array.")
@@ -253,7 +254,7 @@ def certify_run(
     if sampled:
         out.extend(
             certify(
-                run.model,
+                model,
                 test,
                 law,
                 statements=sampled,
@@ -269,9 +270,9 @@ def certify_run(
     if "box" in names:
         _check_plain(deployed)
         centre = None if is_array else hardware
-        out.append(box_certificate(run.model, test, hardware=centre, method=_bounds_for(run.model)))
+        out.append(box_certificate(model, test, hardware=centre, method=_bounds_for(model)))
     if "published" in names:
-        out.append(published(run.model, masks))
+        out.append(published(model, masks))
     return tuple(out)
 
 

@@ -76,25 +76,29 @@ def certify(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Prove what holds for a trained network on imperfect devices, and say what does not."""
-    from ohmloop.certify import certify_chips, certify_run
+    """Prove what holds for a trained network on imperfect devices, and say what does not.
+
+    The run's folder keeps the certificates.
+    """
+    from ohmloop.certify import certify_chips_folder, certify_folder
     from ohmloop.cli._train import _hardwares, _json
-    from ohmloop.nn import Deployment, hardware_of
-    from ohmloop.train import load_run
+    from ohmloop.crossbar import Hardware
+    from ohmloop.nn import Deployment
+    from ohmloop.train import read_run
 
     if convention not in ("median-1", "mean-1"):
         raise typer.BadParameter(f"--convention is median-1 or mean-1; received {convention!r}.")
     if sigma not in (None, "fixed", "predictive"):
         raise typer.BadParameter(f"--sigma is fixed or predictive; received {sigma!r}.")
-    found = load_run(run)
     if chips is not None:
-        measured = certify_chips(chips, found, alpha=alpha)
+        measured = certify_chips_folder(chips, run, alpha=alpha)
         if json_:
             typer.echo(_json([c.to_dict() for c in measured]))
         else:
             _show(f"as in {chips.name}", measured)
         if out is not None:
             _write(out, [(chips.stem, measured)])
+        _say_confidence(list(measured), alpha)
         typer.echo("Next: what a device's law says beside it: --device device.json.", err=True)
         return
     names = (_ALL if statement == "all" else statement).split(",")
@@ -102,17 +106,25 @@ def certify(
         names.append("faults")
     common = _group(gain, "--gain")
     left_out = _group(ablation, "--ablation")
-    deployed = Deployment.parse(deployment or found.config.get("deployment", "none"))
+    config = read_run(run).config
+    deployed = Deployment.parse(deployment or config.get("deployment", "none"))
     if statement == "all" and deployed != Deployment(samples=deployed.samples):
         names.remove("box")
         typer.echo("The box is left out: it is about a network without a deployment.", err=True)
     # A fitted device of one's own has no name to load it by: the run holds it.
-    hardwares = _hardwares(list(device), convention) if device else [hardware_of(found.model)]
+    own = Hardware.model_validate(config["hardware"][0])
+    hardwares = _hardwares(list(device), convention) if device else [own]
+    shifts = {"percentile", "drift", "kl"}.intersection(name.strip() for name in names)
+    if shifts and len(shifts) < len(names) and any(h.array is not None for h in hardwares):
+        names = [name for name in names if name.strip() not in shifts]
+        typer.echo(
+            f"Left out, as for the law on weights alone: {', '.join(sorted(shifts))}.", err=True
+        )
     kept: list[tuple[str, tuple[Certificate, ...]]] = []
     with bars() as progress:
         for hardware in hardwares:
-            certificates = certify_run(
-                found,
+            certificates = certify_folder(
+                run,
                 hardware,
                 statements=[name.strip() for name in names],  # type: ignore[misc]  # checked there
                 calibrated=sigma,  # type: ignore[arg-type]  # checked above
@@ -123,7 +135,6 @@ def certify(
                 alpha=alpha,
                 seed=seed,
                 test_limit=test_limit,
-                masks=_masks(run),
                 progress=progress,
             )
             kept.append((hardware.device.name, certificates))
@@ -135,27 +146,18 @@ def certify(
     else:
         for name, certificates in kept:
             _show(name, certificates)
-    sampled = [c for _, certificates in kept for c in certificates if c.n_draws]
-    if len(sampled) > 1:
-        together = max(0.0, 1 - alpha * len(sampled))
-        typer.echo(
-            f"Each statement holds with {100 * (1 - alpha):g} % confidence; all {len(sampled)} together "
-            f"with at least {100 * together:g} %.",
-            err=True,
-        )
+    _say_confidence([c for _, certificates in kept for c in certificates], alpha)
     if files:
         typer.echo(f"Wrote {len(files)} certificates to {out}.", err=True)
-    typer.echo(_next(run, statement, n_devices, out), err=True)
+    typer.echo(_next(run, statement, n_devices), err=True)
 
 
-def _next(run: Path, statement: str, n_devices: int, out: Path | None) -> str:
+def _next(run: Path, statement: str, n_devices: int) -> str:
     if n_devices < 5000:
         return f"Next: more devices give tighter bounds: `ohmloop certify {run} --n-devices 5000`."
     if statement != "all":
         return f"Next: every statement: `ohmloop certify {run} --statement all`."
-    if out is None:
-        return f"Next: keep the records: `ohmloop certify {run} --statement all -o certificates`."
-    return "Next: docs/certificates.md derives every statement."
+    return f"Next: `ohmloop report {run}` puts them on a page; docs/certificates.md derives them."
 
 
 def _show(name: str, certificates: tuple[Certificate, ...]) -> None:
@@ -183,6 +185,17 @@ def _show(name: str, certificates: tuple[Certificate, ...]) -> None:
         console.print(f"devices: {head.law_words}{virtual}", markup=False)
     for limit in dict.fromkeys(limit for c in certificates for limit in c.limits):
         console.print(f"- {limit}", markup=False)
+
+
+def _say_confidence(certificates: list[Certificate], alpha: float) -> None:
+    """Say with which confidence the statements hold, each and all together."""
+    n = sum(bool(c.n_draws) for c in certificates)
+    if n > 1:
+        typer.echo(
+            f"Each statement holds with {100 * (1 - alpha):g} % confidence; all {n} together with at least "
+            f"{100 * max(0.0, 1 - alpha * n):g} %.",
+            err=True,
+        )
 
 
 def _translations(c: Any) -> list[tuple[str, str]]:
@@ -226,13 +239,6 @@ def _write(folder: Path, kept: list[tuple[str, tuple[Certificate, ...]]]) -> lis
     except OSError as error:
         raise CertifyError(f"{folder} cannot be written: {error.strerror}.") from error
     return files
-
-
-def _masks(run: Path) -> list[tuple[float, float]]:
-    import json
-
-    noise = json.loads((run / "result.json").read_text(encoding="utf-8")).get("noise", {})
-    return [(float(a), float(b)) for a, b in noise.get("masks", [])]
 
 
 _Parts = tuple[str, float, int, int]

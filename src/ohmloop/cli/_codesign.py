@@ -9,11 +9,10 @@ import typer
 
 from ohmloop.cli._bars import bars
 from ohmloop.cli._campaign_io import Json, print_json, talk
+from ohmloop.cli._executor import Where
 
 if TYPE_CHECKING:
     from ohmloop.codesign import Point, Scored, Step
-    from ohmloop.progress import Progress
-    from ohmloop.train import Run
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the loop; it is a campaign folder too.")]
 
@@ -62,26 +61,39 @@ def sensitivity(
     keep: Annotated[Path, typer.Option(help="Where trained runs are kept.")] = Path(
         "runs/codesign"
     ),
+    executor: Where = None,
     json_: Json = False,
 ) -> None:
     """Say what device properties are worth to a trained network, by simulation."""
     from ohmloop.codesign import sensitivity as run
+    from ohmloop.codesign import trained_networks
     from ohmloop.crossbar import Hardware
     from ohmloop.device import load_device, save_task_accuracy
+    from ohmloop.run import using
     from ohmloop.train import load_run
 
     hardware = None if device is None else Hardware(device=load_device(device))
-    with bars() as progress:
+    with bars() as progress, using(executor) as opened:
         if runs:
             found = [load_run(path) for path in runs]
         else:
-            found = _trained(task, method, networks, epochs, device, keep, progress)
+            found = trained_networks(
+                task,
+                method,
+                range(networks),
+                keep,
+                hardware=hardware,
+                epochs=epochs,
+                executor=opened,
+                progress=progress,
+            )
         what = run(
             found,
             hardware,
             properties=None if properties is None else properties.split(","),
             n_points=points,
             n_devices=devices,
+            executor=opened,
             progress=progress,
         )
     if out is not None:
@@ -104,39 +116,6 @@ def sensitivity(
         talk("Next: -o CAMPAIGN/task-accuracy.json makes it the objective of a campaign")
     else:
         talk(f'wrote {out}. An objective named "task_accuracy" in campaign.toml asks it.')
-
-
-def _trained(
-    name: str,
-    method: str,
-    networks: int,
-    epochs: int | None,
-    device: str | None,
-    keep: Path,
-    progress: Progress,
-) -> list[Run]:
-    import re
-
-    from ohmloop.crossbar import Hardware
-    from ohmloop.device import load_device
-    from ohmloop.tasks import task as load
-    from ohmloop.train import fit, load_run
-
-    out = []
-    for seed in range(networks):
-        place = keep / re.sub(r"[^A-Za-z0-9.]+", "-", f"{name} {method} {device or ''} {seed}")
-        if not (place / "result.json").exists():
-            fit(
-                load(name),
-                method,
-                hardware=None if device is None else Hardware(device=load_device(device)),
-                epochs=epochs,
-                seed=seed,
-                run_dir=place,
-                progress=progress,
-            )
-        out.append(load_run(place))
-    return out
 
 
 def new(
@@ -167,13 +146,14 @@ def new(
 def step(
     folder: Folder,
     q: Annotated[int | None, typer.Option(min=1, help="Suggestions; the batch by default.")] = None,
+    executor: Where = None,
     json_: Json = False,
 ) -> None:
     """Go round once: device law, network, worth of device properties, next recipes."""
     from ohmloop.codesign import CodesignLoop
 
     with bars() as progress:
-        made = CodesignLoop.open(folder).step(q=q, progress=progress)
+        made = CodesignLoop.open(folder).step(q=q, executor=executor, progress=progress)
     if json_:
         print_json(vars(made))
     else:
@@ -192,6 +172,7 @@ def loop(
     experiments: Annotated[int, typer.Option(min=1, help="Devices in all.")] = 24,
     devices: Annotated[int, typer.Option(min=1, max=20, help="Devices a trial.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the virtual lab.")] = 0,
+    executor: Where = None,
     json_: Json = False,
 ) -> None:
     """Run the loop with the virtual lab in the place of people (SIMULATED devices)."""
@@ -199,7 +180,12 @@ def loop(
 
     with bars() as progress:
         steps = run_in_virtual_lab(
-            CodesignLoop.open(folder), experiments, n_devices=devices, seed=seed, progress=progress
+            CodesignLoop.open(folder),
+            experiments,
+            n_devices=devices,
+            seed=seed,
+            executor=executor,
+            progress=progress,
         )
     if json_:
         print_json([vars(made) for made in steps])
@@ -226,13 +212,16 @@ def _show(made: Step) -> None:
 def result(
     folder: Folder,
     devices: Annotated[int, typer.Option(min=2, help="Virtual devices of each score.")] = 50,
+    executor: Where = None,
     json_: Json = False,
 ) -> None:
     """Say what the loop came to on test data, what each half alone reaches, and the trade-offs."""
     from ohmloop.codesign import CodesignLoop, joint
 
     with bars() as progress:
-        found = joint(CodesignLoop.open(folder), n_devices=devices, progress=progress)
+        found = joint(
+            CodesignLoop.open(folder), n_devices=devices, executor=executor, progress=progress
+        )
     if json_:
         print_json(_plain(found))
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ohmloop.cli._bars import bars, number_list
+from ohmloop.cli._executor import Where
 
 if TYPE_CHECKING:
     from ohmloop.crossbar import Hardware
@@ -50,6 +51,13 @@ def train(
     device: Annotated[
         str, typer.Option(help="What it will run on: lognormal:S, nanowire-NN, or a device.json.")
     ] = "lognormal:0.5",
+    array: Annotated[
+        str | None,
+        typer.Option(
+            help="It will run on arrays, as for evaluate: rows=64,columns=64,dac=8,adc=8; hardware-aware "
+            "trains through them."
+        ),
+    ] = None,
     deployment: Deployed = None,
     epochs: Epochs = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
@@ -59,7 +67,8 @@ def train(
         Path, typer.Option("-o", "--out", help="Run folder; an unfinished one is gone on with.")
     ] = Path("runs/latest"),
     compute: Compute = "cpu",
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train forks of steady.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Short for --executor local:N.")] = 1,
+    executor: Where = None,
     json_: Json = False,
 ) -> None:
     """Train a network by a method, for a device."""
@@ -72,13 +81,14 @@ def train(
             found,
             method,
             model=model,
-            hardware=_hardwares([device], "median-1"),
+            hardware=_hardwares([device], "median-1", array),
             deployment=deployment,
             epochs=epochs,
             seed=seed,
             limit=limit,
             device=compute,
             workers=workers,
+            executor=executor,
             run_dir=out,
             progress=progress,
         )
@@ -89,7 +99,13 @@ def train(
             f"{result.method}: validation {found.metric.name} {result.validation_score:.3f} (digital), "
             f"settings {result.noise}; cost {result.cost:.3g} training(s)"
         )
-    typer.echo(f"Next: `ohmloop evaluate {out} --device {device} --sigma 0.2,0.5,1`.", err=True)
+        if result.chip_score is not None:
+            typer.echo(f"on chips of the array, simulated: {result.chip_score:.3f}")
+    if executor is not None and not result.trials:
+        note = f"{result.method} has no trials to run side by side: it was trained in this process."
+        typer.echo(note, err=True)
+    again = "" if array is not None else f" --device {device} --sigma 0.2,0.5,1"
+    typer.echo(f"Next: `ohmloop evaluate {out}{again}`.", err=True)
 
 
 def evaluate(
@@ -126,9 +142,9 @@ def evaluate(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Measure a trained network on fleets of virtual devices, on the test set."""
+    """Measure a trained network on fleets of virtual devices, on the test set; the run's folder keeps it."""
     from ohmloop.nn import Deployment
-    from ohmloop.train import evaluate_run, load_run
+    from ohmloop.train import evaluate_folder, read_run
 
     if convention not in (None, "median-1", "mean-1"):
         raise typer.BadParameter(f"--convention is median-1 or mean-1; received {convention!r}.")
@@ -138,7 +154,7 @@ def evaluate(
     if convention is not None and not names:
         raise typer.BadParameter("--convention belongs to --device or --sigma; give one of them.")
     hardwares = _hardwares(names, convention or "median-1", array) if names else None
-    found = load_run(run)
+    found = read_run(run)
     if hardwares is None and array is not None:
         own = [h["device"] for h in found.config["hardware"]]
         hardwares = _on_arrays(own, array)
@@ -146,10 +162,10 @@ def evaluate(
         trained_for = ", ".join(h["device"]["name"] for h in found.config["hardware"])
         typer.echo(f"No --device, no --sigma: on what it was trained for: {trained_for}.", err=True)
     with bars() as progress:
-        fleets = evaluate_run(
-            found,
+        fleets = evaluate_folder(
+            run,
             hardwares,
-            deployment=Deployment.parse(deployment or found.config.get("deployment", "none")),
+            deployment=None if deployment is None else Deployment.parse(deployment),
             n_devices=devices,
             seed=seed,
             test_limit=test_limit,
@@ -157,20 +173,21 @@ def evaluate(
             progress=progress,
         )
     if json_:
-        typer.echo(_json([fleet.to_dict() for fleet in fleets]))
+        typer.echo(_json([fleet.model_dump(mode="json") for fleet in fleets]))
         return
     first = fleets[0]
     over = "" if by_doing else f"{first.n_samples} test samples, "
     typer.echo(
-        f"{found.task.name}, {first.metric}, {over}{devices} virtual devices each, "
+        f"{first.task}, {first.metric}, {over}{devices} virtual devices each, "
         f"simulated; deployment {first.deployment}"
     )
     typer.echo(f"digital {first.digital:.3f}")
     for fleet in fleets:
         typer.echo(
             f"{fleet.device:<20} sigma {fleet.sigma:.3f}  {fleet.convention}  mean "
-            f"{fleet.mean:.3f} ± {fleet.std:.3f}   worst tenth {fleet.worst:.3f}"
+            f"{fleet.mean:.3f} ± {fleet.std:.3f}   worst tenth {fleet.worst_tenth:.3f}"
         )
+    typer.echo(f"Next: `ohmloop report {run}` puts it on a page.", err=True)
 
 
 def compare(
@@ -190,12 +207,17 @@ def compare(
     test_limit: Annotated[int | None, typer.Option(min=1, help="Test samples.")] = None,
     limit: Limit = None,
     data: Data = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train side by side.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Short for --executor local:N.")] = 2,
+    executor: Where = None,
     compute: Compute = "cpu",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="JSON file for a report of the comparison.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Compare methods: same network, budget, seeds and devices; accuracy at each noise level."""
     from ohmloop.train import compare as run
+    from ohmloop.train import comparison_record, write_comparison_record
 
     blanks = " " in methods.strip() or ":" in methods
     names = [name.strip(",") for name in (methods.split() if blanks else methods.split(","))]
@@ -215,9 +237,25 @@ def compare(
             test_limit=test_limit,
             folder=None if data is None else str(data),
             workers=workers,
+            executor=executor,
             device=compute,
             progress=progress,
         )
+    if out is not None:
+        record = comparison_record(
+            rows,
+            hardwares,
+            task=task,
+            folder=None if data is None else str(data),
+            model=model,
+            seeds=range(seeds),
+            n_devices=devices,
+            epochs=epochs,
+            limit=limit,
+            test_limit=test_limit,
+        )
+        write_comparison_record(record, out)
+        typer.echo(f"Wrote {out}. Next: `ohmloop report {out}` puts it on a page.", err=True)
     if json_:
         typer.echo(
             _json(

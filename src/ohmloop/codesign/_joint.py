@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,15 @@ from numpy.typing import NDArray
 
 from ohmloop.campaign import Campaign, Trial, law_of
 from ohmloop.codesign._loop import ACCURACY, CodesignLoop
+from ohmloop.codesign._networks import train_missing
 from ohmloop.codesign._sensitivity import mean_and_error
 from ohmloop.crossbar import ADC, DAC, Array, Hardware
 from ohmloop.device import DeviceModel, TaskAccuracy, load_task_accuracy
 from ohmloop.errors import CampaignError
 from ohmloop.nn import Deployment, analogize, digitize, evaluate_fleets, summary
 from ohmloop.progress import Progress, silent
-from ohmloop.tasks import task
-from ohmloop.train import Run, fit, load_run, unlabelled_inputs
+from ohmloop.run import Executor, using
+from ohmloop.train import Run, unlabelled_inputs
 
 TEST_SEED = 80_001
 """Seed of the virtual devices of the final test; nothing before it draws from there."""
@@ -68,6 +71,8 @@ class Joint:
         network_alone: The first device that worked, with training for it.
         neither: The first device that worked, with plain training.
         points: Measured devices in the order in which they were made.
+        n_devices: Virtual devices of each score.
+        n_steps: Steps that the loop had made by then.
     """
 
     trial: str
@@ -80,6 +85,8 @@ class Joint:
     network_alone: Scored
     neither: Scored
     points: tuple[Point, ...]
+    n_devices: int
+    n_steps: int
 
     @property
     def front(self) -> tuple[Point, ...]:
@@ -87,14 +94,22 @@ class Joint:
         return tuple(point for point in self.points if point.on_front)
 
 
-def joint(loop: CodesignLoop, *, n_devices: int = 50, progress: Progress = silent) -> Joint:
+def joint(
+    loop: CodesignLoop,
+    *,
+    n_devices: int = 50,
+    executor: Executor | str | None = None,
+    progress: Progress = silent,
+) -> Joint:
     """Return what a loop came to, and what each half alone would have reached; opens the test data.
 
-    Plain networks, and ones trained for the first working device, are trained for it and kept in the folder.
+    Plain networks, and ones trained for the first working device, are trained for it and kept in the folder, as
+    is the result (`read_joint`).
 
     Args:
         loop: With at least one step and a device that works.
         n_devices: Virtual devices of each score.
+        executor: Where networks are trained (`ohmloop.run`): one that is open, or its text.
         progress: Told of trainings.
 
     Raises:
@@ -107,11 +122,12 @@ def joint(loop: CodesignLoop, *, n_devices: int = 50, progress: Progress = silen
     if best is None or not made:
         raise CampaignError(f"{loop.folder}: no device works yet; go on with the loop.")
     first = made[0][1]
-    plain = _trained(loop, "erm", law, progress)
-    adapted = _trained(loop, loop._asked(first), first, progress)
+    with using(executor) as opened:
+        plain = _trained(loop, "erm", law, opened, progress)
+        adapted = _trained(loop, loop._asked(first), first, opened, progress)
     asked = load_task_accuracy(loop.folder / ACCURACY)
     points = _points(runs[0], asked, made)
-    return Joint(
+    found = Joint(
         trial=best.id,
         recipe=dict(best.recipe),
         method=str(runs[0].config["method"]),
@@ -122,7 +138,52 @@ def joint(loop: CodesignLoop, *, n_devices: int = 50, progress: Progress = silen
         network_alone=tested(adapted, first, n_devices),
         neither=tested(plain, first, n_devices),
         points=points,
+        n_devices=n_devices,
+        n_steps=len(loop.steps),
     )
+    _keep(loop.folder / JOINT, found)
+    return found
+
+
+JOINT = "joint.json"
+
+
+def _keep(path: Path, found: Joint) -> None:
+    kept = {"schema_version": 1, **asdict(found), "law": found.law.model_dump(mode="json")}
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise CampaignError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def read_joint(folder: str | Path) -> Joint | None:
+    """Return what `joint` kept last in a loop's folder; None if it was never asked for.
+
+    Its ``n_steps`` tells whether the loop has gone on since.
+
+    Raises:
+        CampaignError: If the file is damaged.
+    """
+    path = Path(folder) / JOINT
+    if not path.exists():
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.pop("schema_version") != 1:
+            raise ValueError("it is of another version of ohmloop")
+        parts: dict[str, Any] = {name: Scored(**kept[name]) for name in _SCORES}
+        parts["points"] = tuple(Point(**point) for point in kept["points"])
+        parts["law"] = DeviceModel.model_validate(kept["law"])
+        return Joint(**{**kept, **parts})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CampaignError(
+            f"{path} is damaged ({error}). Make it anew: ohmloop codesign result {folder}"
+        ) from error
+
+
+_SCORES = ("both", "device_alone", "network_alone", "neither")
 
 
 def _points(
@@ -158,26 +219,11 @@ def _made(campaign: Campaign) -> list[tuple[Trial, DeviceModel, int]]:
     return out
 
 
-def _trained(loop: CodesignLoop, method: str, law: DeviceModel, progress: Progress) -> list[Run]:
-    settings = loop.settings
-    runs = []
-    for k in range(settings.networks):
-        place = loop._run_folder(method, law, k)
-        if not (place / "result.json").exists():
-            fit(
-                task(settings.task, settings.data),
-                method,
-                model=settings.model,
-                hardware=Hardware(device=law),
-                deployment=settings.deployment,
-                epochs=settings.epochs,
-                limit=settings.limit,
-                seed=settings.seed + k,
-                run_dir=place,
-                progress=progress,
-            )
-        runs.append(load_run(place))
-    return runs
+def _trained(
+    loop: CodesignLoop, method: str, law: DeviceModel, executor: Executor, progress: Progress
+) -> list[Run]:
+    train_missing(loop._wanted(method, law), executor, progress)
+    return loop._loaded(method, law)
 
 
 def tested(runs: Sequence[Run], law: DeviceModel, n_devices: int) -> Scored:

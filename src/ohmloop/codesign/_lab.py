@@ -6,6 +6,7 @@ from ohmloop.campaign import Campaign, make_in_virtual_lab
 from ohmloop.codesign._loop import CodesignLoop, Step
 from ohmloop.errors import CampaignError
 from ohmloop.progress import Progress, ProgressEvent, silent
+from ohmloop.run import Executor, using
 
 MEASURED = "measured"
 
@@ -49,6 +50,7 @@ def run_in_virtual_lab(
     *,
     n_devices: int = 1,
     seed: int = 0,
+    executor: Executor | str | None = None,
     progress: Progress = silent,
 ) -> list[Step]:
     """Step and make in turn until the loop says stop or the experiments are used up; SIMULATED.
@@ -58,15 +60,17 @@ def run_in_virtual_lab(
         n_experiments: Devices in all, those from earlier calls included.
         n_devices: Devices a trial.
         seed: Of the virtual lab.
+        executor: As for `CodesignLoop.step`.
         progress: Told after each round.
 
     Returns:
         The steps made in this call; the last one judges everything that was measured.
     """
-    steps = [loop.step(progress=progress)]
-    while steps[-1].n_experiments < n_experiments and steps[-1].verdict != "stop":
-        if not make_waiting(loop, n_devices=n_devices, seed=seed):
-            break
-        steps.append(loop.step(progress=progress))
-        progress(ProgressEvent("experiments", steps[-1].n_experiments, n_experiments))
+    with using(executor) as opened:
+        steps = [loop.step(executor=opened, progress=progress)]
+        while steps[-1].n_experiments < n_experiments and steps[-1].verdict != "stop":
+            if not make_waiting(loop, n_devices=n_devices, seed=seed):
+                break
+            steps.append(loop.step(executor=opened, progress=progress))
+            progress(ProgressEvent("experiments", steps[-1].n_experiments, n_experiments))
     return steps

@@ -24,14 +24,16 @@ from ohmloop.campaign import (
     reassess,
     template,
 )
-from ohmloop.codesign._sensitivity import Sensitivity, sensitivity
+from ohmloop.codesign._networks import Wanted, train_missing
+from ohmloop.codesign._sensitivity import Sensitivity, Worth, sensitivity
 from ohmloop.codesign._settings import SETTINGS, LoopSettings, read_settings, settings_text
 from ohmloop.crossbar import Hardware
 from ohmloop.device import DeviceModel, Estimate, load_device, save_task_accuracy
 from ohmloop.errors import CampaignError
 from ohmloop.progress import Progress, silent
+from ohmloop.run import Executor, using
 from ohmloop.tasks import task
-from ohmloop.train import Run, fit, load_run
+from ohmloop.train import Run, load_run
 
 ACCURACY, STEPS, WORTHS, NETWORKS = "task-accuracy.json", "steps.jsonl", "worths.json", "networks"
 _SMALLEST, _LARGEST = 0.05, 2.0  # noise levels that training is asked for, at most
@@ -146,7 +148,26 @@ class CodesignLoop:
                 continue
         return out
 
-    def step(self, *, q: int | None = None, progress: Progress = silent) -> Step:
+    @property
+    def worths(self) -> tuple[Worth, ...]:
+        """What improvements of the device were worth in the last step, the largest first; none before it."""
+        path = self.folder / WORTHS
+        if not path.exists():
+            return ()
+        try:
+            return tuple(Worth(**kept) for kept in json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise CampaignError(
+                f"{path} is damaged ({error}). The next step makes it anew: ohmloop codesign step {self.folder}"
+            ) from error
+
+    def step(
+        self,
+        *,
+        q: int | None = None,
+        executor: Executor | str | None = None,
+        progress: Progress = silent,
+    ) -> Step:
         """Go round once: law, network, worth, suggestions. A step that was interrupted goes on where it was.
 
         The networks are trained for the best device so far, or reused while its noise is near to what they were
@@ -155,13 +176,14 @@ class CodesignLoop:
 
         Args:
             q: Suggestions; by default the batch of ``campaign.toml``.
+            executor: Where networks are trained and scored (`ohmloop.run`): one that is open, or its text.
             progress: Told of trainings.
         """
-        with Campaign.open(self.folder) as campaign:
+        with using(executor) as opened, Campaign.open(self.folder) as campaign:
             _one_objective(campaign.config, _goal(self.settings))
             _, law = self._best(campaign)
-            runs, method, retrained = self._networks(law, progress)
-            found = self._sensitivity(runs, law, progress)
+            runs, method, retrained = self._networks(law, opened, progress)
+            found = self._sensitivity(runs, law, opened, progress)
             reassess(campaign)
             best, law = self._best(campaign)
             status = campaign.status()
@@ -226,7 +248,9 @@ class CodesignLoop:
         name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{method} on {law.name} {digest}").strip("-")
         return self.folder / NETWORKS / f"{name}-{self.settings.seed + k}"
 
-    def _networks(self, law: DeviceModel, progress: Progress) -> tuple[list[Run], str, bool]:
+    def _networks(
+        self, law: DeviceModel, executor: Executor, progress: Progress
+    ) -> tuple[list[Run], str, bool]:
         """Return networks that are trained for about this noise: those there are, or new ones."""
         record = self.folder / NETWORKS / "trained-for.json"
         method, target = self._asked(law), law
@@ -240,25 +264,27 @@ class CodesignLoop:
         record.parent.mkdir(exist_ok=True)
         kept = {"method": method, "law": target.model_dump(mode="json")}
         record.write_text(json.dumps(kept) + "\n", encoding="utf-8")
-        retrained = False
-        for k in range(self.settings.networks):
-            place = self._run_folder(method, target, k)
-            if (place / "result.json").exists():
-                continue
-            retrained = True
-            fit(
-                task(self.settings.task, self.settings.data),
-                method,
-                model=self.settings.model,
-                hardware=Hardware(device=target),
-                deployment=self.settings.deployment,
-                epochs=self.settings.epochs,
-                limit=self.settings.limit,
-                seed=self.settings.seed + k,
-                run_dir=place,
-                progress=progress,
-            )
+        retrained = train_missing(self._wanted(method, target), executor, progress)
         return self._loaded(method, target), method, retrained
+
+    def _wanted(self, method: str, law: DeviceModel) -> list[Wanted]:
+        """Return the networks of one method and law, one for each training seed."""
+        settings = self.settings
+        return [
+            Wanted(
+                place=self._run_folder(method, law, k),
+                task=settings.task,
+                method=method,
+                seed=settings.seed + k,
+                hardware=Hardware(device=law),
+                data=settings.data,
+                model=settings.model,
+                deployment=settings.deployment,
+                epochs=settings.epochs,
+                limit=settings.limit,
+            )
+            for k in range(settings.networks)
+        ]
 
     def _loaded(self, method: str, law: DeviceModel) -> list[Run]:
         return [load_run(self._run_folder(method, law, k)) for k in range(self.settings.networks)]
@@ -267,13 +293,14 @@ class CodesignLoop:
         return self.settings.method.replace("{sigma}", f"{_noise(law):.2g}")
 
     def _sensitivity(
-        self, runs: Sequence[Run], law: DeviceModel, progress: Progress
+        self, runs: Sequence[Run], law: DeviceModel, executor: Executor, progress: Progress
     ) -> Sensitivity:
         found = sensitivity(
             runs,
             Hardware(device=law),
             n_points=self.settings.points,
             n_devices=self.settings.devices,
+            executor=executor,
             progress=progress,
         )
         save_task_accuracy(found.surrogate, self.folder / ACCURACY)

@@ -12,7 +12,7 @@ import ast
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,8 @@ from ohmloop.nn import (
     has_arrays,
 )
 from ohmloop.progress import Progress, ProgressEvent, silent
+from ohmloop.run import Executor, using
+from ohmloop.tasks import Task
 from ohmloop.train import Run, unlabelled_inputs
 
 Array = NDArray[np.float64]
@@ -118,6 +120,7 @@ def sensitivity(
     n_devices: int = 20,
     limit: int | None = 1000,
     seed: int = DESIGN_SEED,
+    executor: Executor | str | None = None,
     progress: Progress = silent,
 ) -> Sensitivity:
     """Simulate what properties of a device are worth to a network.
@@ -133,6 +136,7 @@ def sensitivity(
         n_devices: Virtual devices at each, for each network.
         limit: Validation inputs that scores are taken over, at most.
         seed: Of the laws and the virtual devices.
+        executor: Where networks are scored, each for itself (`ohmloop.run`): one that is open, or its text.
         progress: Told after each network.
 
     Raises:
@@ -151,7 +155,8 @@ def sensitivity(
     plan = design(base, axes, usage, n_points=n_points, seed=seed)
     changes = changes_of(base)
     hardwares = [base, *(c.hardware for c in changes), *(h for row in plan.hardwares for h in row)]
-    seen = _scored(networks, models, hardwares, n_devices, limit, seed, progress)
+    with using(executor) as opened:
+        seen = _scored(networks, models, hardwares, n_devices, limit, seed, opened, progress)
     metric = first.task.metric
     sign = 1.0 if metric.is_higher_better else -1.0
     here, error = mean_and_error(seen.table[0])
@@ -193,34 +198,51 @@ def _scored(
     n_devices: int,
     limit: int | None,
     seed: int,
+    executor: Executor,
     progress: Progress,
 ) -> _Scores:
     """Score every network on every hardware, with the same devices, on its own validation data."""
-    scores, digital, n_samples = [], [], 0
-    for k, (run, model) in enumerate(zip(networks, models, strict=True)):
-        train, validation = run.task.development(run.config["seed"], run.config["limit"])
-        x, y = validation.x[:limit], validation.y[:limit]
-        deployment = Deployment.parse(str(run.config.get("deployment", "none")))
-        unlabelled = None
-        if deployment.sees_inputs:
-            unlabelled = unlabelled_inputs(train, run.config["seed"], deployment.samples)
-        if has_arrays(model):
-            calibrate_converters(model, train.x[:CALIBRATION])
-        fleets = evaluate_fleets(
-            model,
-            (x, y),
-            hardwares,
-            n_devices=n_devices,
-            seed=seed,
-            metric=run.task.metric,
-            deployment=deployment,
-            unlabelled=unlabelled,
-        )
-        scores.append(np.stack([f.scores for f in fleets]))
-        digital.append(fleets[0].digital)
-        n_samples = len(x)
-        progress(ProgressEvent("sensitivity", k + 1, len(networks), run.task.name))
-    return _Scores(np.stack(scores, axis=1), float(np.mean(digital)), n_samples)
+    asked = executor.share((tuple(hardwares), n_devices, limit, seed))
+    # What scores by doing cannot be sent to a worker, and validation has no use for it.
+    jobs = [
+        (replace(r.task, entry=replace(r.task.entry, measure=None)), r.config, model, asked)
+        for r, model in zip(networks, models, strict=True)
+    ]
+    done: dict[int, tuple[Array, float, int]] = {}
+    for k, scored in executor.each(_score_one, jobs):
+        done[k] = scored
+        progress(ProgressEvent("sensitivity", len(done), len(networks), networks[k].task.name))
+    scores, digital, n_samples = zip(*(done[k] for k in range(len(networks))), strict=True)
+    return _Scores(np.stack(scores, axis=1), float(np.mean(digital)), n_samples[-1])
+
+
+def _score_one(
+    task: Task,
+    config: dict[str, Any],
+    model: torch.nn.Module,
+    asked: tuple[Sequence[Hardware], int, int | None, int],
+) -> tuple[Array, float, int]:
+    """Return ``hardwares x devices`` scores of a network, the digital one, and the inputs behind each."""
+    hardwares, n_devices, limit, seed = asked
+    train, validation = task.development(config["seed"], config["limit"])
+    x, y = validation.x[:limit], validation.y[:limit]
+    deployment = Deployment.parse(str(config.get("deployment", "none")))
+    unlabelled = None
+    if deployment.sees_inputs:
+        unlabelled = unlabelled_inputs(train, config["seed"], deployment.samples)
+    if has_arrays(model):
+        calibrate_converters(model, train.x[:CALIBRATION])
+    fleets = evaluate_fleets(
+        model,
+        (x, y),
+        hardwares,
+        n_devices=n_devices,
+        seed=seed,
+        metric=task.metric,
+        deployment=deployment,
+        unlabelled=unlabelled,
+    )
+    return np.stack([f.scores for f in fleets]), fleets[0].digital, len(x)
 
 
 def _one_kind(networks: Sequence[Run]) -> Run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,7 +113,7 @@ def solve(
 
 
 def _common(conductance: Tensor, voltage: Tensor) -> torch.Size:
-    shape = torch.broadcast_shapes(conductance.shape[:-2], voltage.shape[:-2])  # type: ignore[no-untyped-call]  # torch
+    shape = np.broadcast_shapes(conductance.shape[:-2], voltage.shape[:-2])
     return torch.Size(shape)
 
 
@@ -247,7 +248,7 @@ def checked(conductance: Tensor, voltage: Tensor | None = None) -> torch.dtype:
         )
     try:
         _common(conductance, voltage)
-    except RuntimeError:
+    except ValueError:
         raise ConversionError(
             f"leading dimensions do not broadcast: conductance {tuple(conductance.shape)}, voltage "
             f"{tuple(voltage.shape)}."

@@ -38,6 +38,7 @@ from ohmloop.nn._deploy import (
     readout,
     sites,
 )
+from ohmloop.nn._layer import AnalogLayer
 
 UNFOLD = 256
 """Largest window (channels x height x width) that is unfolded: it multiplies the input's memory."""
@@ -67,7 +68,7 @@ class FleetRunner:
     ) -> None:
         self._model = model
         self._names = names
-        self._layers = _analog_layers(model, names)
+        self._layers = layers_of_law(model, names)
         self._batched: bool | None = None if self._layers is not None else False
         self._vmaps = True
         self._deployment = deployment or Deployment()
@@ -99,7 +100,7 @@ class FleetRunner:
             self._run(stacked, samples, corrector)
             corrector.measuring = False
             return Calibrated(corrector, [], None)
-        each = [self._calibrate_one(_pick(stacked, k), samples) for k in range(n)]
+        each = [self._calibrate_one(pick(stacked, k), samples) for k in range(n)]
         return Calibrated(None, each, None)
 
     def _calibrate_one(
@@ -154,10 +155,10 @@ class FleetRunner:
         n = len(next(iter(stacked.values())))
         if calibrated is not None and calibrated.together is None:
             return torch.stack(
-                [self._one(_pick(stacked, k), x, calibrated.each[k]) for k in range(n)]
+                [self._one(pick(stacked, k), x, calibrated.each[k]) for k in range(n)]
             )
         if n == 1:
-            return self._one(_pick(stacked, 0), x, (None, None)).unsqueeze(0)
+            return self._one(pick(stacked, 0), x, (None, None)).unsqueeze(0)
         if self._batched is None:
             self._batched = self._agrees(stacked, x)
         if not self._batched:
@@ -172,15 +173,13 @@ class FleetRunner:
                 # The network looks at values (a number read out, a branch): devices go one by one.
                 self._vmaps = False
         n = len(next(iter(stacked.values())))
-        return torch.stack([self._one(_pick(stacked, k), x, (None, None)) for k in range(n)])
+        return torch.stack([self._one(pick(stacked, k), x, (None, None)) for k in range(n)])
 
     @contextmanager
     def installed(
         self, weights: dict[str, Tensor], calibrated: Calibrated | None
     ) -> Iterator[None]:
         """While active, the model itself is one device (the first of ``calibrated``)."""
-        parameters = dict(self._model.named_parameters())
-        kept = {name: parameters[name].data for name in weights}
         corrector, adapters = (None, None) if calibrated is None else calibrated.each[0]
         with ExitStack() as stack:
             if corrector is not None:
@@ -195,13 +194,8 @@ class FleetRunner:
                     lambda m, x, out: (out - centre[0]) @ matrix[0] + mean
                 )
                 stack.callback(handle.remove)
-            try:
-                for name, value in weights.items():
-                    parameters[name].data = value
-                yield
-            finally:
-                for name, value in kept.items():
-                    parameters[name].data = value
+            stack.enter_context(put_in(self._model, weights))
+            yield
 
     def _run(
         self, stacked: dict[str, Tensor], x: Tensor, corrector: Corrector | None = None
@@ -222,7 +216,7 @@ class FleetRunner:
         # A batch of a size that no tensor of the model is likely to have by chance.
         sample = x[:_CHECK_INPUTS]
         expected = torch.stack(
-            [functional_call(self._model, _pick(few, k), (sample,)) for k in range(_CHECK_DEVICES)]
+            [functional_call(self._model, pick(few, k), (sample,)) for k in range(_CHECK_DEVICES)]
         )
         try:
             got = self._run(few, sample)
@@ -233,6 +227,20 @@ class FleetRunner:
             return False
         scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
         return bool((got - expected).abs().max() <= 100 * torch.finfo(expected.dtype).eps * scale)
+
+
+@contextmanager
+def put_in(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+    """While active, parameters of ``model`` hold these values."""
+    parameters = dict(model.named_parameters())
+    kept = {name: parameters[name].data for name in weights}
+    try:
+        for name, value in weights.items():
+            parameters[name].data = value
+        yield
+    finally:
+        for name, value in kept.items():
+            parameters[name].data = value
 
 
 class Rows(NamedTuple):
@@ -267,13 +275,18 @@ def by_vmap(model: nn.Module, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
     return out
 
 
-def _pick(stacked: dict[str, Tensor], device: int) -> dict[str, Tensor]:
+def pick(stacked: dict[str, Tensor], device: int) -> dict[str, Tensor]:
+    """Return what one device holds."""
     return {name: weights[device] for name, weights in stacked.items()}
 
 
-def _analog_layers(model: nn.Module, names: frozenset[str]) -> dict[str, nn.Module] | None:
-    """Return the analog layers by name, None if an analog parameter is in none of the known types."""
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, ANALOG_TYPES)}
+def layers_of_law(model: nn.Module, names: frozenset[str]) -> dict[str, nn.Module] | None:
+    """Return the layers that hold drawn weights by name, None if one of these is in none of the known types."""
+    layers = {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, ANALOG_TYPES) and not isinstance(m, AnalogLayer)
+    }
     covered = {
         f"{name}.{key}" if name else key
         for name, m in layers.items()
@@ -308,12 +321,7 @@ def _patched(
 
     try:
         for name, module in layers.items():
-            prefix = f"{name}." if name else ""
-            weight = stacked.get(f"{prefix}weight", _shared(module.weight, rows.n))
-            bias = stacked.get(f"{prefix}bias", _shared(module.bias, rows.n))
-            assert weight is not None
-            make = _linear if isinstance(module, nn.Linear) else _conv
-            patch(module, make(module, weight, bias, rows))
+            patch(module, stacked_rows(name, module, stacked, rows))
         for module in model.modules():
             if type(module) is nn.MaxPool2d and "forward" not in module.__dict__:
                 patch(module, _max_pool(module))
@@ -324,6 +332,18 @@ def _patched(
     finally:
         for module, before in reversed(changed):
             put_back(module, before)
+
+
+def stacked_rows(
+    name: str, module: nn.Module, stacked: dict[str, Tensor], rows: Rows
+) -> Callable[[Tensor], Tensor]:
+    """Return a forward of a Linear or convolution with the weights of many devices."""
+    prefix = f"{name}." if name else ""
+    weight = stacked.get(f"{prefix}weight", _shared(module.weight, rows.n))
+    bias = stacked.get(f"{prefix}bias", _shared(module.bias, rows.n))
+    assert weight is not None
+    make = _linear if isinstance(module, nn.Linear) else _conv
+    return make(module, weight, bias, rows)
 
 
 def corrected_rows(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
-from ohmloop.nn._chips import READ_BATCH, ChipRunner, bytes_per_chip, kept_chip
-from ohmloop.nn._convert import need
+from ohmloop.nn._chips import READ_BATCH, ChipRunner, Law, bytes_per_chip, kept_chip
+from ohmloop.nn._convert import law_parameters, need
 from ohmloop.nn._deploy import Deployment
 from ohmloop.nn._draw import chunk_of
 from ohmloop.nn._program import erase
@@ -36,12 +36,21 @@ def _same(model: nn.Module, hardware: Assigned) -> Hardware | None:
     """Return the hardware to program instead of each layer's own; None for these."""
     if isinstance(hardware, Hardware):
         return hardware
-    if dict(hardware) != need(model).parameters:  # which `own_hardware` gives
+    own = need(model).parameters  # which `own_hardware` gives
+    arrays = {n: h for n, h in own.items() if h.array is not None}
+    if hardware.keys() != own.keys() or any(hardware[n] != h for n, h in arrays.items()):
         raise ConversionError(
             "layers on arrays take one Hardware for all layers, or those that they were converted for. Convert "
             "the model anew for others: analogize(digitize(model), {name pattern: Hardware, ...})."
         )
     return None
+
+
+def _law(model: nn.Module, hardware: Assigned) -> Law:
+    """Return what the parameters on the law on weights are drawn from."""
+    if isinstance(hardware, Hardware):  # all layers are on arrays
+        return {}
+    return {n: hardware[n] for n in law_parameters(model)}
 
 
 def score_chips(
@@ -69,11 +78,11 @@ def score_chips(
         digital = _digital(model, x, y, place, batch_size or once, metric)
         stack.enter_context(_statistics(model, deployment, unlabelled, once))
         run = ChipRunner(model, deployment, samples)
-        chunk = _chunk(model, run, _same(model, hardwares[0]), x, n_devices, memory_budget, batch)
+        chunk = _chunk(model, run, hardwares[0], x, n_devices, memory_budget, batch)
 
         def forwards(devices: range) -> Iterator[Forward]:
             for hardware in hardwares:
-                run.program(_same(model, hardware), devices, seed)
+                run.program(_same(model, hardware), devices, seed, _law(model, hardware))
                 yield run
 
         return scored_fleets(
@@ -95,7 +104,7 @@ def score_chips(
 def _chunk(
     model: nn.Module,
     run: ChipRunner,
-    hardware: Hardware | None,
+    hardware: Assigned,
     x: Tensor,
     n_devices: int,
     memory_budget: int,
@@ -103,7 +112,8 @@ def _chunk(
 ) -> int:
     """Return how many chips go through the model at once."""
     place = next(model.parameters()).device
-    if n_devices == 1 or not run.fits_together(hardware, x[:8].to(place)):
+    asked, law = _same(model, hardware), _law(model, hardware)
+    if n_devices == 1 or not run.fits_together(asked, x[:8].to(place), law):
         return 1
     most = max(batch, 0 if run.samples is None else len(run.samples))
     # Noise and converters keep about four arrays of a layer's size beside its output.
@@ -140,7 +150,7 @@ def measure_chips(
 
         def devices(number: int) -> Iterator[AbstractContextManager[object]]:
             for hardware in hardwares:
-                run.program(_same(model, hardware), [number], seed)
+                run.program(_same(model, hardware), [number], seed, _law(model, hardware))
                 yield run.installed()
 
         return measured_fleets(

@@ -7,20 +7,33 @@ a time, which is the way where the network looks at its batch (experts, batch-wi
 Chip i draws all its random numbers, of programming and of reading, from a generator of its own, seeded by
 (seed, i): results do not depend on chunks. Noise that is fresh at each read follows the order of inputs, so the
 number of inputs of one pass is fixed (`READ_BATCH`) and never follows from the memory budget.
+
+Layers of the same model that follow the law on weights are drawn beside the arrays, as a fleet of the law draws
+them: with the numbers that they would have alone, as programming has. Reads alone then have a stream of
+their own, apart from that of the drawn weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ohmloop.crossbar import Hardware, Streams
 from ohmloop.nn._adapt import adapted, train_adapters
-from ohmloop.nn._batched import Calibrated, Rows, corrected_rows
-from ohmloop.nn._convert import need
+from ohmloop.nn._batched import (
+    Calibrated,
+    Rows,
+    corrected_rows,
+    layers_of_law,
+    pick,
+    put_in,
+    stacked_rows,
+)
+from ohmloop.nn._convert import law_parameters, need
 from ohmloop.nn._deploy import (
     Calibration,
     Corrector,
@@ -32,7 +45,7 @@ from ohmloop.nn._deploy import (
     readout,
     sites,
 )
-from ohmloop.nn._draw import device_seed
+from ohmloop.nn._draw import apply_noise, bytes_per_device, device_seed, fleet_noise, programmed
 from ohmloop.nn._layer import Chip, analog_layers_of, observed, state_of
 from ohmloop.nn._program import erase, install
 
@@ -69,11 +82,15 @@ def nominal(model: nn.Module) -> Iterator[None]:
             state.chip = chip
 
 
+Law = Mapping[str, Hardware]
+"""The hardware of each parameter that follows the law on weights; empty where all layers are on arrays."""
+
+
 class ChipRunner:
     """Runs batches through chips of one model.
 
     Args:
-        model: On hardware with an array, in eval mode.
+        model: On hardware with an array, all its layers or some, in eval mode.
         deployment: What each chip gets beside its weights.
         samples: Unlabelled inputs ``k x ...`` that each chip is shown, or None.
     """
@@ -84,6 +101,10 @@ class ChipRunner:
         self._reads_out = deployment.calibration == "readout"
         self._kind: Calibration = "channel" if self._reads_out else deployment.calibration
         self._sites = sites(model, self._kind, self._names) if self._kind != "none" else {}
+        self._of_law = {n: p.detach() for n, p in law_parameters(model).items()}
+        # Drawn weights in layers of other types are put in place chip by chip.
+        self._law_layers = layers_of_law(model, frozenset(self._of_law)) if self._of_law else {}
+        self._drawn: dict[str, Tensor] = {}
         self._chip: Chip | None = None
         self._repeats = False
         self._calibrated: Calibrated | None = None
@@ -104,8 +125,21 @@ class ChipRunner:
             if self._reads_out:
                 self._target = self.model(samples)
 
-    def program(self, hardware: Hardware | None, devices: Sequence[int], seed: int) -> None:
-        """Become the chips of these numbers, and set what the deployment sets on them."""
+    def program(
+        self,
+        hardware: Hardware | None,
+        devices: Sequence[int],
+        seed: int,
+        law: Law | None = None,
+    ) -> None:
+        """Become the chips of these numbers, and set what the deployment sets on them.
+
+        Args:
+            hardware: Instead of the arrays' own.
+            devices: Their numbers.
+            seed: Of the fleet.
+            law: Of the layers that are drawn; their own by default.
+        """
         place = next(self.model.parameters()).device
         streams = Streams(
             [torch.Generator(device=place).manual_seed(device_seed(seed, d)) for d in devices]
@@ -114,25 +148,33 @@ class ChipRunner:
         install(self.model, streams, hardware=hardware, deployment=self.deployment)
         state = state_of(next(iter(analog_layers_of(self.model).values())))
         self._chip = state.chip
+        if self._of_law:
+            noise = fleet_noise(self._of_law, devices, seed, self.deployment.arrays)
+            of = law or need(self.model).parameters
+            base = programmed(self._of_law, of)
+            self._drawn = apply_noise(base, noise, of, self.deployment)
+            # They drew the seeds of the arrays, from where the drawn weights begin; reads come next.
+            for own in streams.generators:
+                own.manual_seed(int(torch.randint(2**62, (), generator=own, device=place)))
         if self.samples is not None:
             self._calibrated = self._calibrate(self.samples)
 
-    def fits_together(self, hardware: Hardware | None, x: Tensor) -> bool:
+    def fits_together(self, hardware: Hardware | None, x: Tensor, law: Law | None = None) -> bool:
         """Whether several chips in one batch give what each gives alone; the model is left without a chip."""
-        if self.deployment.adapter_rank:
+        if self.deployment.adapter_rank or self._law_layers is None:
             return False
         few = x[:_CHECK_INPUTS]
         runner = ChipRunner(self.model, Deployment(arrays=self.deployment.arrays), None)
         alone = []
         for k in range(_CHECK_CHIPS):
-            runner.program(hardware, [k], 0)
+            runner.program(hardware, [k], 0, law)
             alone.append(runner(few)[0])
         expected = torch.stack(alone)
         try:
             # First with inputs that chips share, which saves work until the first analog layer; then with
             # inputs repeated for each chip, as a residual around that layer needs it.
             for self._repeats in (False, True):
-                runner.program(hardware, range(_CHECK_CHIPS), 0)
+                runner.program(hardware, range(_CHECK_CHIPS), 0, law)
                 if runner._agrees(few, expected, self._sites, repeats=self._repeats):
                     return True
             return False
@@ -171,7 +213,8 @@ class ChipRunner:
         if self._chip.n == 1:
             with ExitStack() as stack:
                 self._enter(stack, calibrated)
-                out: Tensor = self.model(x)
+                alone = pick(self._drawn, 0)
+                out: Tensor = functional_call(self.model, alone, (x,)) if alone else self.model(x)
             return out.unsqueeze(0)
         corrector = None if calibrated is None else calibrated.together
         if corrector is not None:
@@ -191,6 +234,9 @@ class ChipRunner:
         given = x.repeat(chip.n, *[1] * (x.ndim - 1)) if self._repeats else x
         patched: list[tuple[nn.Module, object]] = []
         try:
+            for name, module in (self._law_layers or {}).items():
+                patched.append((module, module.__dict__.get("forward")))
+                module.__dict__["forward"] = stacked_rows(name, module, self._drawn, rows)
             for name, module in places.items() if change is not None else ():
                 assert change is not None
                 patched.append((module, module.__dict__.get("forward")))
@@ -262,6 +308,7 @@ class ChipRunner:
         """While active, the model itself is the chip, with all its corrections."""
         calibrated = self._calibrated
         with ExitStack() as stack:
+            stack.enter_context(put_in(self.model, pick(self._drawn, 0)))
             self._enter(stack, calibrated)
             if calibrated is not None:
                 corrector = calibrated.each[0][0]
@@ -289,4 +336,4 @@ def bytes_per_chip(model: nn.Module, arrays: int) -> int:
             n = matrix.stack(layer).numel() * array.slices
             total += 4 * n * (1 + is_noisy) * arrays
             largest = max(largest, 40 * n)
-    return total + largest
+    return total + largest + bytes_per_device(model, arrays)

@@ -67,8 +67,9 @@ def analogize(model: nn.Module, hardware: Assigned, *, where: Where = None) -> n
     Args:
         model: Any module.
         hardware: What its analog layers are made of; or name patterns and the hardware of the layers that
-            they match ({"encoder.*": ..., "head": ...}), of which the first counts. Either all with an
-            array or none.
+            they match ({"encoder.*": ..., "head": ...}), of which the first counts. Some may have an array and
+            others be the law on weights: fleets (`evaluate_fleet`, `evaluate_measure`) then draw the ones and
+            program the others; `program` alone cannot make such a model one chip.
         where: Which layers are analog. None: with an array, all that have an analog form (linear layers,
             convolutions, transposed ones, multi-head attention, recurrent layers, experts of mixtures);
             for the law on weights, Linear, Conv1d and Conv2d, weights and biases, as the published results
@@ -92,9 +93,9 @@ def analogize(model: nn.Module, hardware: Assigned, *, where: Where = None) -> n
     for module in model.modules():
         module.__dict__.pop(_DIGITAL, None)
     assigned = _Assignment(model, hardware)
-    chosen = _selector(where, has_array=assigned.has_array)
     if assigned.has_array:
-        return _to_arrays(model, assigned, chosen, where)
+        return _to_arrays(model, assigned, where)
+    chosen = _selector(where, has_array=False)
     layers = [
         (name, module, found)
         for name, module in model.named_modules()
@@ -129,13 +130,7 @@ class _Assignment:
         every = [self._all] if self._all is not None else list(self._patterns.values())
         if not every:
             raise ConversionError('hardware is an empty mapping; give {"*": Hardware(...)}.')
-        kinds = {h.array is not None for h in every}
-        if len(kinds) > 1:
-            raise ConversionError(
-                "some of the hardware has an array and some is the law on weights; one model runs one way. "
-                "Give every Hardware an array, or none."
-            )
-        self.has_array = kinds.pop()
+        self.has_array = any(h.array is not None for h in every)
         names = [name for name, module in model.named_modules() if _own(module)]
         for pattern in self._patterns:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
@@ -163,19 +158,27 @@ def _some(names: list[str]) -> str:
     return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "none"
 
 
-def _to_arrays(
-    model: nn.Module,
-    assigned: _Assignment,
-    chosen: Callable[[str, nn.Module], bool | None],
-    where: Where,
-) -> nn.Module:
-    """Swap classes where layers have an analog form; nothing is changed before all is checked."""
+def _to_arrays(model: nn.Module, assigned: _Assignment, where: Where) -> nn.Module:
+    """Swap classes where layers have an analog form; nothing is changed before all is checked.
+
+    Layers whose hardware is the law on weights are noted beside them, and keep their class.
+    """
+    chosen, by_law = _selector(where, has_array=True), _selector(where, has_array=False)
     found: list[tuple[str, nn.Module, Hardware, Form]] = []
+    law: list[tuple[str, nn.Module, Hardware]] = []
     left: dict[str, str] = {}
     for name, module in model.named_modules():
         if not _own(module):
             continue
-        hardware, wanted = assigned(name), chosen(name, module)
+        hardware = assigned(name)
+        if hardware is not None and hardware.array is None:
+            if by_law(name, module):
+                _check(name, module)
+                law.append((name, module, hardware))
+            elif where is not None:
+                left[name] = "left out by where"
+            continue
+        wanted = chosen(name, module)
         if wanted is False or hardware is None:
             left[name] = (
                 "left out by where" if hardware is not None else "no hardware is given for it"
@@ -195,18 +198,30 @@ def _to_arrays(
         found.append((name, module, hardware, form))
     if not found:
         raise _nothing(model, where)
-    return _swapped(model, found, left)
+    return _swapped(model, found, law, left)
 
 
 def _swapped(
-    model: nn.Module, found: list[tuple[str, nn.Module, Hardware, Form]], left: dict[str, str]
+    model: nn.Module,
+    found: list[tuple[str, nn.Module, Hardware, Form]],
+    law: list[tuple[str, nn.Module, Hardware]],
+    left: dict[str, str],
 ) -> nn.Module:
-    of: dict[int, Hardware] = {}
-    for _, module, hardware, form in reversed(found):
+    drawn = {id(p): h for _, module, h in reversed(law) for p in _own(module).values()}
+    of = dict(drawn)
+    for name, module, hardware, form in reversed(found):
         for matrix in form.matrices(module):
-            of[id(getattr(module, matrix.parameter))] = hardware
+            key = id(getattr(module, matrix.parameter))
+            if key in drawn:
+                raise ConversionError(
+                    f"{name}.{matrix.parameter} is on an array, and tied to a layer on the law on weights; one "
+                    "weight is held in one way. Give both layers the same hardware."
+                )
+            of[key] = hardware
     parameters = {name: of[id(p)] for name, p in model.named_parameters() if id(p) in of}
-    record = Record({name: h for name, _, h, _ in found}, tuple(parameters), parameters, left)
+    placed = {name: h for name, _, h, _ in found} | {name: h for name, _, h in law}
+    hardwares = {name: placed[name] for name, _ in model.named_modules() if name in placed}
+    record = Record(hardwares, tuple(parameters), parameters, left)
     try:
         _swap_all(model, found)
     except Exception:
@@ -279,6 +294,12 @@ def hardware_of(model: nn.Module) -> Hardware:
 def has_arrays(model: nn.Module) -> bool:
     """Whether layers of ``model`` are on arrays; False for the law on weights and for a digital model."""
     return bool(analog_layers_of(model))
+
+
+def law_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the analog parameters that follow the law on weights: all, none, or some where layers differ."""
+    of = need(model).parameters
+    return {n: p for n, p in analog_parameters(model).items() if of[n].array is None}
 
 
 def analog_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

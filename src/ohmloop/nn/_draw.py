@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
-from ohmloop.nn._convert import analog_parameters, need
+from ohmloop.nn._convert import analog_parameters, law_parameters, need
 from ohmloop.nn._deploy import Deployment
 
 
@@ -172,8 +172,8 @@ def _apply_each(
 
 
 def bytes_per_device(model: nn.Module, arrays: int = 1) -> int:
-    """Return the memory that one drawn device takes: noise, factors and weights."""
-    parameters = analog_parameters(model).values()
+    """Return the memory that one drawn device takes: noise, factors and weights of the law."""
+    parameters = law_parameters(model).values()
     wide = 8 if any(p.dtype == torch.float64 for p in parameters) else 4
     return sum(p.numel() * (2 * wide * arrays + p.element_size()) for p in parameters)
 

@@ -140,7 +140,8 @@ def evaluate_fleets(
 
     Device i of each fleet has the same standard normal numbers, so that differences between
     hardwares are not blurred by different draws. For the law on weights, a mapping gives each analog parameter
-    its own hardware, by the parameter's name.
+    its own hardware, by the parameter's name. Where some layers are on arrays and others on the law, a mapping
+    names all of them; the hardware of those on arrays is the one that they were converted for.
     """
     x, y = _checked(model, split, n_devices)
     metric, deployment = metric or Accuracy(), deployment or Deployment()
@@ -292,9 +293,19 @@ def _check_kind(
 ) -> None:
     """Raise ConversionError unless hardware and deployment are of the kind that the model was converted for."""
     arrays = has_arrays(model)
+    own = need(model).parameters
     for hardware in hardwares:
-        every = [hardware] if isinstance(hardware, Hardware) else list(hardware.values())
-        if any((h.array is not None) != arrays for h in every):
+        of = hardware if not isinstance(hardware, Hardware) else dict.fromkeys(own, hardware)
+        wrong = [
+            n for n, h in own.items() if n in of and (of[n].array is None) != (h.array is None)
+        ]
+        if wrong and len({h.array is None for h in own.values()}) > 1:
+            raise ConversionError(
+                "some layers were converted for an array and others for the law on weights, and "
+                f"{wrong[0]} gets the other kind here. Leave the hardware out, or name each analog parameter's "
+                "in its own kind."
+            )
+        if wrong:
             has, lacks = ("an array", "none") if not arrays else ("no array", "one")
             raise ConversionError(
                 f"this hardware has {has}, and the model was converted for hardware with {lacks}. "

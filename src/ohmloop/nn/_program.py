@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ohmloop.crossbar import Hardware, Programming, Streams
 from ohmloop.errors import ConversionError, OhmloopError
 from ohmloop.nn._conv import ConvForm, calibrated_conv, conv_rows
-from ohmloop.nn._convert import need
+from ohmloop.nn._convert import law_parameters, need, record_of
 from ohmloop.nn._deploy import Deployment
 from ohmloop.nn._held import Held, Ranges, ranged
 from ohmloop.nn._layer import (
@@ -63,6 +63,7 @@ def program(
     torch.Size([1, 2])
     """
     place = _place(model)
+    _check_whole(model)
     if isinstance(generator, int):
         generator = torch.Generator(device=place).manual_seed(generator)
     elif generator.device.type != place.type:
@@ -88,6 +89,17 @@ def _place(model: nn.Module) -> torch.device:
             "draw a device: torch.func.functional_call(model, draw(model, generator), (x,))."
         )
     return next(p.device for layer in layers.values() for p in layer.parameters())
+
+
+def _check_whole(model: nn.Module) -> None:
+    """Raise ConversionError where layers on the law on weights stand beside the arrays."""
+    law = law_parameters(model) if record_of(model) is not None else {}
+    if law:
+        raise ConversionError(
+            f"{next(iter(law))} follows the law on weights, which no array holds: as one chip the model "
+            "would keep it exact. Score devices of both kinds by evaluate_fleet(model, ...) or "
+            "evaluate_measure(model, ...), or give every layer hardware with an array."
+        )
 
 
 def install(

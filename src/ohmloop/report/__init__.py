@@ -15,6 +15,7 @@ from ohmloop.report._certificates import (
     write_certificates,
 )
 from ohmloop.report._charts import accuracy_against_sigma, accuracy_per_device, device_map
+from ohmloop.report._comparison import write_comparison
 from ohmloop.report._demo import devices_from, run_study
 from ohmloop.report._device_plots import (
     fitted_figure,
@@ -23,8 +24,11 @@ from ohmloop.report._device_plots import (
     write_device_plots,
 )
 from ohmloop.report._iv_plots import sweep_figure, write_sweep_plots
-from ohmloop.report._page import render_study, study_tables, write_study
+from ohmloop.report._loop import write_loop
+from ohmloop.report._report import default_folder, kind_of, write_report
+from ohmloop.report._run import write_run
 from ohmloop.report._study import Agreement, MethodResult, Study, agreement, choose_devices
+from ohmloop.report._study_page import render_study, study_tables, write_study
 from ohmloop.report._style import to_svg
 
 __all__ = [
@@ -39,11 +43,13 @@ __all__ = [
     "array_figure",
     "certificates_figure",
     "choose_devices",
+    "default_folder",
     "device_map",
     "devices_from",
     "draw_replay",
     "energy_figure",
     "fitted_figure",
+    "kind_of",
     "quantile_figure",
     "render_arrays",
     "render_certificates",
@@ -56,7 +62,11 @@ __all__ = [
     "write_arrays",
     "write_campaign",
     "write_certificates",
+    "write_comparison",
     "write_device_plots",
+    "write_loop",
+    "write_report",
+    "write_run",
     "write_study",
     "write_sweep_plots",
 ]

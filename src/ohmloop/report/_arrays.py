@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ohmloop.report._page import environment_of, write_files
-from ohmloop.report._style import COLOURS, GREY, new_figure, styled, styled_axes, to_svg
+from ohmloop.report._page import Methods, csv_text, render, write_files
+from ohmloop.report._style import COLOURS, GREY, INK, new_figure, styled, styled_axes, to_svg
 from ohmloop.units import format as with_unit
 
 if TYPE_CHECKING:
@@ -46,39 +44,29 @@ def write_arrays(study: ArrayStudy, folder: Path) -> Path:
 
 def render_arrays(study: ArrayStudy) -> str:
     """Return the HTML page of an array experiment."""
-    from ohmloop import __version__
-
     setting = study.setting
-    task, model = setting.network
+    task, _ = setting.network
     figures = {
         f"array_{k}": to_svg(
             array_figure(matrix), f"Cells of layer {matrix.name} on the first chip"
         )
         for k, matrix in enumerate(study.matrices)
     }
-    return (
-        environment_of()
-        .get_template("arrays.html.j2")
-        .render(
-            title=f"{task} on {setting.size} x {setting.size} arrays of {setting.device}",
-            lead=_lead(study),
-            cards=_cards(study),
-            rows=[_shown(row) for row in study.rows],
-            has_development=any(row.development is not None for row in study.rows),
-            accuracy=to_svg(
-                accuracy_figure(study), "Accuracy of the chips, one line a way of writing"
-            ),
-            arrays=[
-                (figures[f"array_{k}"], _caption(m, study)) for k, m in enumerate(study.matrices)
-            ],
-            energy=to_svg(energy_figure(study), "Energy of one inference by component"),
-            costs=_cost_rows(study),
-            notes=list(dict.fromkeys((*study.cost.notes, *study.digital.notes))),
-            assumptions=_assumptions(study),
-            model=model,
-            provenance=study.provenance,
-            version=__version__,
-        )
+    return render(
+        "arrays.html.j2",
+        badge="simulated arrays",
+        title=f"{task} on {setting.size} x {setting.size} arrays of {setting.device}",
+        lead=_lead(study),
+        cards=_cards(study),
+        methods=Methods(paragraphs=tuple(_assumptions(study))),
+        provenance=study.provenance,
+        rows=[_shown(row) for row in study.rows],
+        has_development=any(row.development is not None for row in study.rows),
+        accuracy=to_svg(accuracy_figure(study), "Accuracy of the chips, one line a way of writing"),
+        arrays=[(figures[f"array_{k}"], _caption(m, study)) for k, m in enumerate(study.matrices)],
+        energy=to_svg(energy_figure(study), "Energy of one inference by component"),
+        costs=_cost_rows(study),
+        notes=list(dict.fromkeys((*study.cost.notes, *study.digital.notes))),
     )
 
 
@@ -168,7 +156,7 @@ def _numbers(axes: object, values: np.ndarray, form: str) -> None:
             ha="center",
             va="center",
             fontsize=6,
-            color="w" if pale else "k",
+            color="#fefefe" if pale else INK,
         )
 
 
@@ -343,7 +331,7 @@ def _cells(study: ArrayStudy) -> str:
                     f"{(float(held) - target) / span:.6g}",
                 ]
             )
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def _accuracies(study: ArrayStudy) -> str:
@@ -356,10 +344,4 @@ def _accuracies(study: ArrayStudy) -> str:
                 [row.method, row.writing, row.deployment, seed, k, f"{score:.6g}"]
                 for k, score in enumerate(row.scores[s])
             ]
-    return _csv(rows)
-
-
-def _csv(rows: list[list[object]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
+    return csv_text(rows)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ohmloop.errors import OhmloopError
-from ohmloop.report._page import _replace, environment_of
+from ohmloop.report._page import (
+    Methods,
+    Page,
+    Plot,
+    new_page,
+    plot,
+    settings_of,
+    word_of,
+    write_page,
+)
 from ohmloop.report._style import COLOURS, GREY, MARKERS, new_figure, styled_axes, to_svg
 
 if TYPE_CHECKING:
@@ -29,56 +37,34 @@ if TYPE_CHECKING:
     )
 
 
-def write_campaign(campaign: Campaign, path: Path) -> Path:
-    """Write a campaign's report, and the numbers of its plots as CSV beside it.
+def write_campaign(campaign: Campaign, path: Path, *, pdf: bool = False) -> Path:
+    """Write a campaign's report, and the numbers of its plots as ``NAME-PLOT.csv`` beside ``NAME.html``.
 
     The same campaign gives the same bytes.
 
     Args:
         campaign: Open, for reading at least.
         path: The HTML file; its folder is made.
+        pdf: Whether ``NAME.pdf`` is written as well.
 
     Raises:
-        OhmloopError: If it cannot be written.
+        OhmloopError: If it cannot be written, or PDF is asked for and WeasyPrint is not here.
     """
-    status = campaign.status()
-    page = render_campaign(campaign, status)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, page)
-        _replace(path.with_suffix(".csv"), _progress_table(campaign.config, status))
-    except OSError as error:
-        raise OhmloopError(f"{path} cannot be written: {error.strerror or error}.") from error
-    return path
+    page = campaign_page(campaign, path.stem)
+    written = write_page(page, path.parent, pdf=pdf)
+    return written if written == path else written.replace(path)
 
 
-def render_campaign(campaign: Campaign, status: CampaignStatus) -> str:
-    """Return the HTML page of a campaign."""
-    import hashlib
-
-    from ohmloop import __version__
+def campaign_page(campaign: Campaign, stem: str = "campaign") -> Page:
+    """Return the page of a campaign."""
     from ohmloop.campaign import recipe_text, sentences
 
+    status = campaign.status()
     config, state = campaign.config, campaign.state
-    figures = [
-        _captioned(
-            progress_figure(config, status, objective.name, _measurements(state, objective.name)),
-            f"{objective.name}: every device (grey), and the best mean of a usable trial so far (blue)",
-        )
-        for objective in config.objectives
-        if any(v is not None for v in status.best_so_far[objective.name])
-    ]
-    if status.n_done:
-        figures.append(
-            _captioned(
-                failure_figure(config, status), "Where trials failed, and how often over time"
-            )
-        )
     trials = [
         {
             "id": trial.id,
             "status": _outcome(trial),
-            "failed": bool(trial.records) and not trial.is_usable,
             "recipe": recipe_text(config, trial.recipe),
             "devices": [_device(config, record) for record in trial.records],
             "reasons": sentences(config, trial.reasons) if trial.reasons else [],
@@ -94,32 +80,122 @@ def render_campaign(campaign: Campaign, status: CampaignStatus) -> str:
         }
         for trial, means in campaign.best()
     ]
-    simulated = any(_is_simulated(r) for t in state.trials.values() for r in t.records)
-    settings = hashlib.sha256(state.config_text.encode()).hexdigest()
-    return (
-        environment_of()
-        .get_template("campaign.html.j2")
-        .render(
-            title=config.name,
-            lead=config.description,
-            simulated=simulated,
-            cards=_cards(config, status),
-            advice=status.advice,
-            best=best,
-            figures=figures,
-            trials=trials,
-            log=campaign.log(),
-            files=sorted(campaign.files().items(), key=lambda item: item[1]),
-            version=__version__,
-            settings=settings,
-            n_events=state.last_event,
-            last=state.history[-1].at if state.history else "",
-        )
+    simulated = any(is_simulated(r) for t in state.trials.values() for r in t.records)
+    plots = _plots(config, state, status)
+    return new_page(
+        stem,
+        "campaign.html.j2",
+        plots=plots,
+        tables={"trials": _trials_table(config, state)},
+        badge="holds SIMULATED devices of the virtual lab" if simulated else "",
+        title=config.name,
+        lead=config.description,
+        cards=_cards(config, status),
+        methods=Methods((_METHOD,), settings_of(config.model_dump(mode="json")), _SOURCES),
+        provenance=_provenance(campaign),
+        advice=status.advice,
+        best=best,
+        trials=trials,
+        log=campaign.log(),
     )
 
 
-def _captioned(figure: Figure, caption: str) -> tuple[str, str]:
-    return to_svg(figure, caption), caption
+_METHOD = (
+    "Suggestions maximise the expected improvement (in log form [1]; of the hypervolume for two or three "
+    "objectives) over the best usable recipe, multiplied by the probability of passing every stage. Outcomes "
+    "and stages are modelled by Gaussian processes (Matérn 5/2, one lengthscale a variable with a "
+    "dimension-scaled prior [2]; stages by Dirichlet-transformed counts [3]), fitted with BoTorch [4]. "
+    "Intervals hold the recipe's true mean with 90 % under that model; they say nothing about recipes outside "
+    "the ranges below."
+)
+_SOURCES = (
+    "Ament et al., Unexpected Improvements to Expected Improvement for Bayesian Optimization, NeurIPS 2023.",
+    "Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions, ICML 2024.",
+    "Milios et al., Dirichlet-based Gaussian Processes for Large-scale Calibrated Classification, NeurIPS "
+    "2018.",
+    "Balandat et al., BoTorch: A Framework for Efficient Monte-Carlo Bayesian Optimization, NeurIPS 2020.",
+)
+
+
+def _provenance(campaign: Campaign) -> tuple[tuple[str, str], ...]:
+    from ohmloop import __version__
+
+    state = campaign.state
+    settings = hashlib.sha256(state.config_text.encode()).hexdigest()
+    files = sorted(campaign.files().items(), key=lambda item: item[1])
+    last = f", the last at {state.history[-1].at}" if state.history else ""
+    return (
+        ("ohmloop", __version__),
+        ("events", f"{state.last_event}{last}"),
+        ("campaign.toml (sha256)", settings),
+        *((f"{name} (sha256)", sha) for sha, name in files),
+    )
+
+
+def _plots(config: Config, state: State, status: CampaignStatus) -> list[Plot]:
+    plots = []
+    for objective in config.objectives:
+        name = objective.name
+        if not any(v is not None for v in status.best_so_far[name]):
+            continue
+        devices = _measurements(state, name)
+        best = [
+            ("best", k, v) for k, v in enumerate(status.best_so_far[name], start=1) if v is not None
+        ]
+        caption = f"{name}: every device (grey), and the best mean of a usable trial so far (blue)"
+        plots.append(
+            plot(
+                f"progress-{word_of(name)}",
+                progress_figure(config, status, name, devices),
+                caption,
+                f"{caption}.",
+                [
+                    ("what", "trials_with_a_result", name),
+                    *best,
+                    *(("device", k, v) for k, v in zip(*devices, strict=True)),
+                ],
+            )
+        )
+    if status.n_done:
+        caption = "Where trials failed, and how often over time"
+        stages = [(s.name, status.failures_by_stage.get(s.name, 0)) for s in config.stages]
+        plots.append(
+            plot(
+                "failures",
+                failure_figure(config, status),
+                caption,
+                f"{caption}.",
+                [
+                    ("what", "stage_or_last_trial", "value"),
+                    *(("trials_failed", *pair) for pair in stages),
+                    *(("share_failed", *pair) for pair in status.failure_rate),
+                ],
+            )
+        )
+    return plots
+
+
+def _trials_table(config: Config, state: State) -> list[tuple[object, ...]]:
+    """Return every device of every trial with its recipe and outcomes."""
+    variables, outcomes = list(config.variables), [o.name for o in config.objectives]
+    rows: list[tuple[object, ...]] = [
+        ("trial", "outcome", "device", "failed_at", *variables, *outcomes)
+    ]
+    for trial in state.trials.values():
+        recipe = [trial.recipe.get(v, "") for v in variables]
+        for record in trial.records or (None,):
+            values = {} if record is None else record.values
+            rows.append(
+                (
+                    trial.id,
+                    _outcome(trial),
+                    "" if record is None else record.device,
+                    "" if record is None else record.failed_at or "",
+                    *recipe,
+                    *(values.get(o, "") for o in outcomes),
+                )
+            )
+    return rows
 
 
 def _cards(config: Config, status: CampaignStatus) -> list[dict[str, str]]:
@@ -153,7 +229,7 @@ def _outcome(trial: Trial) -> str:
     return "usable" if trial.is_usable else "undecided"
 
 
-def _is_simulated(record: Record) -> bool:
+def is_simulated(record: Record) -> bool:
     """Whether a result comes from the virtual lab, which marks its workbooks, devices and sheets."""
     marks = (record.device, record.note, *record.figures.get("notes", ()))
     return any("simulated" in mark.lower() for mark in marks)
@@ -220,6 +296,7 @@ def failure_figure(config: Config, status: CampaignStatus) -> Figure:
     stages = [s.name for s in config.stages]
     counts = [status.failures_by_stage.get(s, 0) for s in stages]
     left.barh(stages[::-1], counts[::-1], color=COLOURS[1])
+    left.set_xlim(0, 1.05 * max(1, *counts))
     left.set_xlabel("trials that failed there")
     left.xaxis.get_major_locator().set_params(integer=True)
     labels = [name for name, _ in status.failure_rate]
@@ -232,24 +309,6 @@ def failure_figure(config: Config, status: CampaignStatus) -> Figure:
     if len(labels) > 6:
         right.set_xticks(range(0, len(labels), -(-len(labels) // 6)))
     return figure
-
-
-def _progress_table(config: Config, status: CampaignStatus) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    names = [o.name for o in config.objectives]
-    writer.writerow(["trials", *(f"best_{n}" for n in names)])
-    for k in range(status.n_done):
-        writer.writerow(
-            [
-                k + 1,
-                *(
-                    "" if status.best_so_far[n][k] is None else status.best_so_far[n][k]
-                    for n in names
-                ),
-            ]
-        )
-    return text.getvalue()
 
 
 def replay_figure(table: ReplayTable, runs: Sequence[ReplayRun]) -> Figure:

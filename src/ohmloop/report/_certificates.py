@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ohmloop.certify import (
     YieldCertificate,
 )
 from ohmloop.errors import OhmloopError
-from ohmloop.report._page import environment_of, write_files
+from ohmloop.report._page import render, write_files
 from ohmloop.report._style import COLOURS, GREY, new_figure, styled, to_svg
 
 if TYPE_CHECKING:
@@ -118,6 +118,50 @@ def _shares(votes: Votes, certificate: Certificate) -> np.ndarray:
     return np.asarray(votes.right(_rule(certificate)).mean(0))
 
 
+def certificate_rows(groups: Groups) -> list[tuple[object, ...]]:
+    """Return the numbers of the curves: group, kind, which curve, where, and the proven value."""
+    rows: list[tuple[object, ...]] = [("group", "kind", "curve", "x", "proven")]
+    for name, certificates in groups.items():
+        for c in certificates:
+            rows += [(name, c.kind, *row) for row in _curve_rows(c)]
+    return rows
+
+
+def shift_rows(groups: Groups) -> list[tuple[object, ...]]:
+    """Return what certified shifts mean in cells, layers and tiles."""
+    rows: list[tuple[object, ...]] = [
+        ("group", "what_shifts", "cells", "inputs", "devices_that_keep", "amount", "words")
+    ]
+    for name, certificates in groups.items():
+        for c in certificates:
+            if isinstance(c, DriftCertificate):
+                rows += [
+                    (name, t.what, t.cells, t.inputs, t.keep, t.amount, t.words)
+                    for t in c.translations
+                ]
+    return rows
+
+
+def _curve_rows(c: Certificate) -> list[tuple[object, ...]]:
+    if isinstance(c, YieldCertificate):
+        return [("devices that give the class, by input", k, v) for k, v in enumerate(c.lower)]
+    if isinstance(c, PercentileCertificate):
+        return [
+            (f"{c.score} of {100 * share:g} % of devices, by shift", rho, "" if v is None else v)
+            for share, bounds in zip(c.shares, c.bounds, strict=True)
+            for rho, v in zip(c.rho, bounds, strict=True)
+        ]
+    if isinstance(c, DriftCertificate):
+        return [
+            (f"inputs kept on {100 * curve.keep:g} % of devices, by shift", rho, v)
+            for curve in c.curves
+            for rho, v in zip(c.rho, curve.inputs, strict=True)
+        ]
+    if isinstance(c, BoxCertificate):
+        return [("largest certified radius, by input", k, r) for k, r in enumerate(c.radii)]
+    return []
+
+
 def _draw_yield(
     axes: Axes, c: YieldCertificate, seen: Observed | None, colour: str, name: str, keep: float
 ) -> None:
@@ -193,37 +237,31 @@ def render_certificates(
     title: str = "What can be proven about this network",
 ) -> str:
     """Return the HTML of a page: claims in words, curves, translations, and where they come from."""
-    from ohmloop import __version__
-
     figure = certificates_figure(groups, observed)
     words = sorted({o.direction for o in (observed or {}).values() if o.direction})
-    return (
-        environment_of()
-        .get_template("certificates.html.j2")
-        .render(
-            title=title,
-            lead=_lead(groups),
-            groups=[
-                {
-                    "name": name,
-                    "claims": [_claim_row(c) for c in certificates],
-                    "translations": [
-                        row
-                        for c in certificates
-                        if isinstance(c, DriftCertificate)
-                        for row in _moves(c)
-                    ],
-                    "limits": list(dict.fromkeys(text for c in certificates for text in c.limits)),
-                    "provenance": _provenance(certificates),
-                }
-                for name, certificates in groups.items()
-            ],
-            figure=to_svg(figure, "Curves of the certificates, with simulated devices as points"),
-            has_points=bool(observed),
-            direction="; ".join(words),
-            version=__version__,
-        )
+    return render(
+        "certificates.html.j2",
+        badge="proven for a law of devices, devices simulated",
+        title=title,
+        lead=_lead(groups),
+        groups=[group_of(name, certificates) for name, certificates in groups.items()],
+        figure=to_svg(figure, "Curves of the certificates, with simulated devices as points"),
+        has_points=bool(observed),
+        direction="; ".join(words),
     )
+
+
+def group_of(name: str, certificates: Sequence[Certificate]) -> dict[str, Any]:
+    """Return what a page shows of the certificates about one thing: claims, translations, limits, origin."""
+    return {
+        "name": name,
+        "claims": [_claim_row(c) for c in certificates],
+        "translations": [
+            row for c in certificates if isinstance(c, DriftCertificate) for row in _moves(c)
+        ],
+        "limits": list(dict.fromkeys(text for c in certificates for text in c.limits)),
+        "provenance": _provenance(certificates),
+    }
 
 
 def write_certificates(

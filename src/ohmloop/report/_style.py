@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#777777"
+INK = "#111111"
+"""Stays black on a dark page, for what stands on a coloured ground; plain black follows the page."""
 
 _RC = {
     "font.size": 10.0,
@@ -55,13 +57,39 @@ def styled_axes(figure: Figure) -> Axes:
 
 
 def to_svg(figure: Figure, title: str) -> str:
-    """Return ``figure`` as an inline ``<svg>`` element that screen readers call ``title``."""
+    """Return ``figure`` as an inline ``<svg>`` element that screen readers call ``title``.
+
+    Ink, paper and grid follow the page that it stands on, light or dark; alone it is black on white. Its ids
+    are its own, so that many figures share a page.
+    """
+    import hashlib
     import html
+    import re
 
     buffer = io.StringIO()
     with styled():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+    for colour, follows in _FOLLOWS.items():
+        text = re.sub(rf"(fill|stroke): {colour}\b", rf"\1: {follows}", text)
+    key = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r'(\bid="|"#|url\(#)', rf"\1{key}-", text)
     label = html.escape(title, quote=True)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    # Letters in black have no style of their own: they take the ink of the whole.
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" fill="currentColor" ', 1)
+
+
+_FOLLOWS = {
+    "#000000": "currentColor",
+    "#ffffff": "var(--paper, #ffffff)",
+    "#dddddd": "var(--grid, #dddddd)",
+    "#cccccc": "var(--grid, #cccccc)",
+}
+
+
+def printed(page: str) -> str:
+    """Return a page whose figures name their colours outright: black on white, for what knows no variables."""
+    import re
+
+    return re.sub(r"var\(--\w+, (#\w+)\)", r"\1", page).replace("currentColor", "#000000")

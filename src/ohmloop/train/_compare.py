@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ohmloop.crossbar import Hardware
@@ -26,14 +23,16 @@ from ohmloop.nn import (
     evaluate_fleets,
 )
 from ohmloop.progress import Progress, ProgressEvent, silent
+from ohmloop.run import Executor, using
 from ohmloop.tasks import Split, Task
 from ohmloop.tasks import task as load_task
 from ohmloop.train._fit import fit
 from ohmloop.train._loop import Schedule
 from ohmloop.train._methods import Method, parse_method
 from ohmloop.train._setting import random_subset, unlabelled_inputs
-from ohmloop.train._steady import one_thread, rank_correlation
+from ohmloop.train._steady import rank_correlation
 
+_LONG = ("bayes", "steady")  # methods that search
 EVALUATION_SEED = 10_007
 """Seed of the fleets that results are measured on; objectives draw from another one."""
 
@@ -115,6 +114,7 @@ def compare(
     folder: str | None = None,
     where: Where = None,
     workers: int = 1,
+    executor: Executor | str | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
     lr: float | None = None,
@@ -140,7 +140,9 @@ def compare(
         test_limit: Use only that many test samples, drawn at random once for all.
         folder: Where the data lies, if not in the cache.
         where: Which layers are analog, as in `ohmloop.nn.analogize`.
-        workers: Processes that train side by side; the results do not depend on it.
+        workers: Short for the executor "local:N".
+        executor: Where trainings run (`ohmloop.run`, docs/scaling.md): one that is open, or its text. The
+            results do not depend on it.
         device: Where torch computes.
         batch_size: Inputs a step; the task's own by default.
         lr: Largest learning rate of Adam; the task's own by default.
@@ -190,7 +192,9 @@ def compare(
         for k, (method, own) in enumerate(plan)
         for seed in seeds
     ]
-    done = _run_all(jobs, workers, progress)
+    # One thread here too, as in a worker, so that the sums add up the same way.
+    with using(executor, workers, threads=1) as opened:
+        done = _run_all(jobs, opened, progress)
     out = []
     for k, (method, own) in enumerate(plan):
         mine = done[k * len(seeds) : (k + 1) * len(seeds)]
@@ -236,7 +240,7 @@ def _check_ways(
         check_deployment(network, way, names, inputs)
 
 
-def _run_all(jobs: Sequence[_Job], workers: int, progress: Progress) -> list[_Done]:
+def _run_all(jobs: Sequence[_Job], executor: Executor, progress: Progress) -> list[_Done]:
     results: dict[int, _Done] = {}
 
     def report(k: int) -> None:
@@ -246,29 +250,11 @@ def _run_all(jobs: Sequence[_Job], workers: int, progress: Progress) -> list[_Do
             )
         )
 
-    if workers <= 1:
-        threads = torch.get_num_threads()
-        try:
-            torch.set_num_threads(1)  # as in a worker, so that the sums add up the same way
-            for k, job in enumerate(jobs):
-                results[k] = _work(job)
-                report(k)
-        finally:
-            torch.set_num_threads(threads)
-    else:
-        # Searches first: the longest jobs must not be the last to start.
-        order = sorted(
-            range(len(jobs)), key=lambda k: not jobs[k].method.startswith(("bayes", "steady"))
-        )
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=one_thread) as pool:
-            waiting: dict[Future[_Done], int] = {pool.submit(_work, jobs[k]): k for k in order}
-            while waiting:
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    k = waiting.pop(future)
-                    results[k] = future.result()
-                    report(k)
+    # Searches first: the longest jobs must not be the last to start.
+    order = sorted(range(len(jobs)), key=lambda k: not jobs[k].method.startswith(_LONG))
+    for position, done in executor.each(_work, [(jobs[k],) for k in order]):
+        results[order[position]] = done
+        report(order[position])
     return [results[k] for k in range(len(jobs))]
 
 

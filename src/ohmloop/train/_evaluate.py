@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -12,21 +12,131 @@ from ohmloop.errors import TrainError
 from ohmloop.nn import (
     Deployment,
     FleetResult,
-    analogize,
-    calibrate_converters,
-    digitize,
     evaluate_fleets,
     evaluate_measure,
+    summary,
 )
 from ohmloop.progress import Progress, silent
 from ohmloop.tasks import Split
-from ohmloop.train._fit import Run, where_of
+from ohmloop.train._fit import Run, load_run
+from ohmloop.train._folder import environment
+from ohmloop.train._record import (
+    ArrayUse,
+    Evaluation,
+    LayerUse,
+    evaluation_name,
+    file_hash,
+    write_evaluation,
+)
 from ohmloop.train._setting import random_subset, unlabelled_inputs
 
 
 def own_hardwares(run: Run) -> tuple[Hardware, ...]:
     """Return what a finished run was trained for, as its configuration holds it."""
     return tuple(Hardware.model_validate(kept) for kept in run.config["hardware"])
+
+
+def evaluate_folder(
+    folder: str | Path,
+    hardwares: Sequence[Hardware] | None = None,
+    *,
+    deployment: Deployment | None = None,
+    n_devices: int = 100,
+    seed: int = 0,
+    test_limit: int | None = None,
+    by_doing: bool = False,
+    progress: Progress = silent,
+) -> list[Evaluation]:
+    """Score a finished run on virtual devices of each hardware, and keep what came of it in its folder.
+
+    Args:
+        folder: Of the run.
+        hardwares: As for `evaluate_run`.
+        deployment: As for `evaluate_run`; by default the one that the run was trained for.
+        n_devices: As for `evaluate_run`, as are the others.
+        seed: Of the fleets.
+        test_limit: Use only that many test samples.
+        by_doing: Score by the task's own measure.
+        progress: Told as devices are done.
+
+    Returns:
+        One `Evaluation` for each hardware, kept as ``RUN/evaluations/NAME.json``; those on arrays with tiles
+        and energy by layer.
+
+    Raises:
+        TrainError: As `load_run` and `evaluate_run` do, or if the folder cannot be written.
+    """
+    path = Path(folder)
+    weights = file_hash(
+        path / "weights.pt"
+    )  # before they are read: a change meanwhile shows as stale
+    run = load_run(path)
+    chosen = own_hardwares(run) if hardwares is None else tuple(hardwares)
+    deployed = deployment or Deployment.parse(run.config.get("deployment", "none"))
+    fleets = evaluate_run(
+        run,
+        chosen,
+        deployment=deployed,
+        n_devices=n_devices,
+        seed=seed,
+        test_limit=test_limit,
+        by_doing=by_doing,
+        progress=progress,
+    )
+    out = []
+    for hardware, fleet in zip(chosen, fleets, strict=True):
+        question = {
+            "hardware": hardware.model_dump(mode="json"),
+            "deployment": str(deployed),
+            "n_devices": n_devices,
+            "seed": seed,
+            "test_limit": test_limit,
+            "by_doing": by_doing,
+        }
+        figures = fleet.to_dict()
+        kept = Evaluation(
+            **question,
+            **{k: figures[k] for k in _FIGURES},
+            name=evaluation_name(fleet.device, question),
+            task=run.task.name,
+            model=str(run.config["model"]),
+            method=str(run.config["method"]),
+            arrays=None if hardware.array is None else _use(run, hardware),
+            weights_sha256=weights,
+            config_sha256=file_hash(path / "config.json"),
+            versions=environment(),
+        )
+        write_evaluation(path, kept)
+        out.append(kept)
+    return out
+
+
+_FIGURES = (
+    "device",
+    "sigma",
+    "convention",
+    "n_samples",
+    "metric",
+    "is_higher_better",
+    "digital",
+    "mean",
+    "std",
+    "worst_tenth",
+    "scores",
+)
+
+
+def _use(run: Run, hardware: Hardware) -> ArrayUse:
+    """Return tiles and energy by layer, driven by inputs that the network was not trained on."""
+    _, validation = run.task.development(run.config["seed"], run.config["limit"])
+    rows = summary(run.on(hardware), example=validation.x[:_EXAMPLES])
+    return ArrayUse(
+        layers=tuple(
+            LayerUse(**{name: getattr(row, name) for name in LayerUse.model_fields}) for row in rows
+        ),
+        tiles=rows.tiles,
+        energy=rows.energy,
+    )
 
 
 def evaluate_run(
@@ -107,19 +217,10 @@ def evaluate_run(
             progress=progress,
         )
 
-    law = iter(
-        scored(run.model, group) if (group := [h for h in hardwares if h.array is None]) else ()
-    )
-    return [next(law) if h.array is None else scored(_on_array(run, h), [h])[0] for h in hardwares]
+    group = [h for h in hardwares if h.array is None]
+    law = iter(scored(run.on(group[0]), group) if group else ())
+    return [next(law) if h.array is None else scored(run.on(h), [h])[0] for h in hardwares]
 
 
-def _on_array(run: Run, hardware: Hardware) -> nn.Module:
-    """Return a copy of the run's network on arrays, its converters calibrated on training inputs."""
-    data_seed, limit = run.config["seed"], run.config["limit"]
-    train = run.task.development(data_seed, limit)[0]
-    model = analogize(digitize(copy.deepcopy(run.model)), hardware, where=where_of(run.config))
-    return calibrate_converters(model, unlabelled_inputs(train, data_seed)[:_CALIBRATION])
-
-
-_CALIBRATION = 64
-"""Training inputs that converter ranges are set from; the same for all chips, at design time."""
+_EXAMPLES = 16
+"""Validation inputs that energy and products' errors are taken over; `ohmloop.codesign` takes as many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -12,21 +13,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import TrainError
-from ohmloop.nn import Deployment, Where, analogize, score
+from ohmloop.nn import Deployment, Where, analogize, digitize, has_arrays, score
 from ohmloop.progress import Progress, silent
+from ohmloop.run import Executor, using
 from ohmloop.tasks import Task, task
 from ohmloop.train._folder import open_run, read_json, write_json, write_weights
-from ohmloop.train._loop import Lesson, Recipe, Schedule
+from ohmloop.train._loop import Lesson, Recipe, Schedule, has_ranges
 from ohmloop.train._methods import AsItComes, Distillation, Method, Steady, parse_method
 from ohmloop.train._noise import Noise, noisy_layers
 from ohmloop.train._search import search
-from ohmloop.train._setting import Outcome, Setting, Trial
+from ohmloop.train._setting import (
+    CALIBRATION,
+    Outcome,
+    Setting,
+    Trial,
+    calibrated,
+    on_array,
+    unlabelled_inputs,
+)
 from ohmloop.train._steady import train_steady
+
+CHIPS = 20
+"""Chips that a network trained for arrays is validated on: the standard error of the mean is under a quarter of
+the spread between chips."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +49,7 @@ class RunResult:
     """A trained network.
 
     Attributes:
-        model: On its device, analog, in eval mode.
+        model: On its device, analog, in eval mode; on arrays with the ranges of its converters set.
         method: As asked for.
         noise: The settings of the training that was kept.
         cost: Passes over the training data in all, in units of one plain training: trials, a teacher,
@@ -44,6 +59,8 @@ class RunResult:
         validation_score: Of the nominal weights, on all validation data.
         data_seen: Which parts of the data were used; never "test".
         folder: The run folder, None without one.
+        chip_score: Mean validation score on `CHIPS` simulated chips of each array that it was trained for, as
+            its deployment leaves them; None for the law on weights.
     """
 
     model: nn.Module
@@ -55,6 +72,7 @@ class RunResult:
     validation_score: float
     data_seen: tuple[str, ...] = ("train", "validation")
     folder: Path | None = field(default=None)
+    chip_score: float | None = None
 
 
 def fit(
@@ -73,6 +91,7 @@ def fit(
     limit: int | None = None,
     device: str = "cpu",
     workers: int = 1,
+    executor: Executor | str | None = None,
     run_dir: str | Path | None = None,
     progress: Progress = silent,
 ) -> RunResult:
@@ -82,12 +101,17 @@ def fit(
     arguments only, so methods differ by what they add alone. Only training and validation data are
     opened. With a run folder, a killed run goes on where it was and ends with the same weights.
 
+    For hardware with an array, noise on weights stays what each method says, and trainings do not see the
+    array: trials of searches are judged, and the network is validated, on chips of it, programmed and read,
+    with the converters' ranges set from training inputs. `steady` scales its noise by the error of the
+    array's products. `hardware-aware` alone trains through the array: a fresh chip at each step.
+
     Args:
         task: What to learn.
         method: A method, or its text ("bayesmulti:objective=drift-validation").
         model: Name of a reference network; the task's own by default.
-        hardware: What the network will run on; objectives under drift average over several. By
-            default log-normal noise of sigma 0.5.
+        hardware: What the network will run on; objectives under drift average over several: all with an
+            array, or all the law on weights. By default log-normal noise of sigma 0.5.
         where: Which layers are analog, as in `ohmloop.nn.analogize`.
         deployment: What each device gets beside its weights, for objectives under drift; by default
             nothing, and for `steady` the calibration "readout".
@@ -98,7 +122,10 @@ def fit(
         seed: Of everything random.
         limit: Use only that many development samples.
         device: Where torch computes: "cpu", "cuda".
-        workers: Processes that train forks of `steady` side by side; the result does not depend on it.
+        workers: Short for the executor "local:N".
+        executor: Where the trials of a search run (`ohmloop.run`, docs/scaling.md): one that is open, or its
+            text. The result depends on it only as far as sums on more threads round otherwise. The network
+            that is kept is trained to its end, and judged, here.
         run_dir: Folder of the run; nothing is written without one.
         progress: Told after each epoch and each trial.
 
@@ -137,10 +164,16 @@ def fit(
     train, validation = task.development(seed, limit)
     augment = None if task.entry.augment is None else task.augment
     lesson = Lesson(train, validation, task.metric, None, augment)
-    setting = Setting(
-        task, model, hardwares, where, recipe, device, lesson, deployed, progress, workers
-    )
-    outcome, noise, trials, cost = _run(setting, chosen, folder)
+    with using(executor, workers) as opened:
+        setting = Setting(
+            task, model, hardwares, where, recipe, device, lesson, deployed, progress, opened
+        )
+        outcome, noise, trials, cost = _run(setting, chosen, folder)
+    chip_score = None
+    if setting.has_arrays:
+        calibrated(outcome.model, hardwares[0], setting.unlabelled[:CALIBRATION])
+        fleets = setting.devices(outcome.model, CHIPS)
+        chip_score = float(np.mean([fleet.mean for fleet in fleets]))
     result = RunResult(
         model=outcome.model.eval(),
         method=chosen,
@@ -150,6 +183,7 @@ def fit(
         trials=trials,
         validation_score=score(outcome.model, validation, task.metric),
         folder=folder,
+        chip_score=chip_score,
     )
     if folder is not None:
         _write(folder, result)
@@ -196,13 +230,22 @@ def _hardwares(hardware: Hardware | Sequence[Hardware] | None) -> tuple[Hardware
     found = (hardware,) if isinstance(hardware, Hardware) else tuple(hardware)
     if not found:
         raise TrainError("at least one hardware is needed; received an empty list.")
-    if any(h.array is not None for h in found):
+    if len({h.array is not None for h in found}) > 1:
         raise TrainError(
-            "methods train for a device's law, not for an array. Train with Hardware(device=...), then score "
-            "the run on arrays (`ohmloop evaluate RUN --array rows=64,columns=64`); to train through arrays "
-            "themselves, write the loop with ohmloop.nn.program(model, generator, differentiable=True)."
+            "some of the hardware has an array and some is the law on weights; a network is trained for one "
+            "kind. Give every Hardware an array, or none, and score the run on the others: "
+            "evaluate_run(run, [...])."
         )
     return found
+
+
+def _check_through(noise: Noise, hardwares: tuple[Hardware, ...]) -> None:
+    """Raise TrainError if one training cannot run through all of these arrays."""
+    if noise.on_chips and any(h.array != hardwares[0].array for h in hardwares):
+        raise TrainError(
+            "hardware-aware trains through arrays of one kind, whose converters share their ranges; received "
+            "several kinds. Devices and times may differ: give them the same array, or train once for each."
+        )
 
 
 def _run(
@@ -214,11 +257,12 @@ def _run(
     if isinstance(method, AsItComes):
         return Outcome(model, [], float("nan")), Noise(), (), 0.0
     if isinstance(method, Steady):
-        return train_steady(setting, method, folder)
-    noise = method.noise(depth)
+        return train_steady(setting.measure() if setting.has_arrays else setting, method, folder)
+    noise = method.noise_on_arrays(depth) if setting.has_arrays else method.noise(depth)
     if noise is None:
         outcome, noise, trials = search(setting, method, depth, folder)
         return outcome, noise, trials, float(len(trials))
+    _check_through(noise, setting.hardwares)
     cost = noise.passes
     if isinstance(method, Distillation):
         teacher = setting.fresh()
@@ -244,6 +288,11 @@ def _write(folder: Path, result: RunResult) -> None:
             "validation_score": (
                 result.validation_score if math.isfinite(result.validation_score) else None
             ),
+            "chip_score": (
+                result.chip_score
+                if result.chip_score is not None and math.isfinite(result.chip_score)
+                else None
+            ),
             "data_seen": list(result.data_seen),
             "trials": [
                 {
@@ -264,15 +313,42 @@ _DAMAGE = (pickle.UnpicklingError, struct.error)
 
 
 class Run(NamedTuple):
-    """A finished run, read back: the network on its hardware, its task and its configuration."""
+    """A finished run, read back: the network on its hardware, its task and its configuration.
+
+    Attributes:
+        model: On the hardware that it was trained for, the first if there were several.
+        task: What it was trained on.
+        config: As `fit` wrote it.
+    """
 
     model: nn.Module
     task: Task
     config: dict[str, Any]
 
+    def on(self, hardware: Hardware) -> nn.Module:
+        """Return the network on another hardware: a copy; `model` itself where both are the law on weights.
+
+        On an array, ranges of its converters are set from training inputs, the same for all chips.
+        """
+        if hardware.array is None and not has_arrays(self.model):
+            return self.model
+        where = where_of(self.config)
+        if hardware.array is None:
+            return analogize(digitize(copy.deepcopy(self.model)), hardware, where=where)
+        return on_array(self.model, hardware, where, _inputs(self.task, self.config))
+
+
+def _inputs(task: Task, config: dict[str, Any]) -> torch.Tensor:
+    """Return the training inputs that converters are calibrated on."""
+    seed = config["seed"]
+    return unlabelled_inputs(task.development(seed, config["limit"])[0], seed)[:CALIBRATION]
+
 
 def load_run(folder: str | Path) -> Run:
     """Read a finished run.
+
+    A network that was trained for an array stands on it, with the ranges of its converters as `fit` left them:
+    they are set anew from the same training inputs, which takes the task's data.
 
     Raises:
         TrainError: If the folder holds no finished run.
@@ -290,7 +366,10 @@ def load_run(folder: str | Path) -> Run:
         model.load_state_dict(torch.load(path / "weights.pt", weights_only=True))
     except (OSError, RuntimeError, KeyError, EOFError, ValueError, *_DAMAGE) as error:
         raise TrainError(f"{path / 'weights.pt'} is damaged: {error}.") from error
-    analogize(model, Hardware.model_validate(config["hardware"][0]), where=where_of(config))
+    hardware = Hardware.model_validate(config["hardware"][0])
+    analogize(model.eval(), hardware, where=where_of(config))
+    if has_ranges(hardware):
+        calibrated(model, hardware, _inputs(found, config))
     return Run(model.eval(), found, config)
 
 

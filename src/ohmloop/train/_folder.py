@@ -7,12 +7,12 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ohmloop.errors import TrainError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_json(path: Path, value: object) -> None:
@@ -32,6 +32,8 @@ def read_json(path: Path) -> Any:
 
 def environment() -> dict[str, str]:
     """Return the versions and the machine that a result was made with."""
+    import torch
+
     packages = ("ohmloop", "torch", "numpy", "scipy", "botorch", "gpytorch", "scikit-learn")
     out = {"python": platform.python_version(), "platform": platform.platform()}
     for name in packages:
@@ -74,6 +76,8 @@ def open_run(folder: Path, config: dict[str, Any]) -> None:
 
 def write_weights(path: Path, state: dict[str, Tensor]) -> None:
     """Write a state dict that ``torch.load(..., weights_only=True)`` reads."""
+    import torch
+
     part = path.with_name(path.name + ".part")
     torch.save({key: value.detach().cpu() for key, value in state.items()}, part)
     os.replace(part, path)

@@ -14,8 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ohmloop.crossbar import Hardware
 from ohmloop.errors import TrainError
-from ohmloop.nn import analog_parameters, matching, score
+from ohmloop.nn import (
+    analog_parameters,
+    calibrate_converters,
+    erase,
+    has_arrays,
+    matching,
+    program,
+    score,
+)
 from ohmloop.progress import Progress, ProgressEvent, silent
 from ohmloop.tasks import Accuracy, Metric, Split
 from ohmloop.train._noise import (
@@ -29,6 +38,11 @@ from ohmloop.train._noise import (
 
 VALIDATION_SAMPLES = 1000
 """Validation inputs that the score of each epoch is taken over; the search uses them all."""
+
+REFRESH = 16
+"""Steps of an epoch after which a training on chips sets calibrated converter ranges anew, from its weights as
+they then stand; the first time before the first step. Weights move fast at the beginning of a training:
+ranges that are set once an epoch would cut what grows in between."""
 
 Schedule = Literal["cosine", "constant"]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -80,12 +94,41 @@ class Lesson(NamedTuple):
     augment: Augment | None = None
 
 
+class Chips(NamedTuple):
+    """What a training through arrays (`Noise.on_chips`) runs on.
+
+    Attributes:
+        hardwares: With arrays alike; each step is on a fresh chip of one of them, drawn at random.
+        inputs: Unlabelled inputs ``k x ...`` that calibrated converter ranges are set from.
+    """
+
+    hardwares: tuple[Hardware, ...]
+    inputs: Tensor
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether converters leave a range to calibration."""
+        return any(has_ranges(h) for h in self.hardwares)
+
+
+def has_ranges(hardware: Hardware) -> bool:
+    """Whether an array has converters whose range is set by calibration."""
+    array = hardware.array
+    if array is None:
+        return False
+    dac, adc = array.dac, array.adc
+    return (dac is not None and dac.range == "calibrated") or (
+        adc is not None and adc.range is None
+    )
+
+
 def train_once(
     model: nn.Module,
     lesson: Lesson,
     noise: Noise,
     recipe: Recipe,
     *,
+    chips: Chips | None = None,
     until: int | None = None,
     folder: Path | None = None,
     label: str = "train",
@@ -101,15 +144,21 @@ def train_once(
         lesson: Data, metric, teacher.
         noise: What is added.
         recipe: Optimiser, schedule and seed.
+        chips: What a noise with ``on_chips`` runs on. The model is left without a chip.
         until: Stop after this epoch of the schedule; a later call with the folder goes on.
         folder: Of the checkpoint.
         label: For progress and errors.
         progress: Told after each epoch.
 
     Raises:
-        TrainError: If the loss is no longer finite.
+        TrainError: If the loss is no longer finite, or chips are asked for and missing.
     """
-    training = _Training(model, lesson, noise, recipe)
+    if noise.on_chips and (chips is None or not has_arrays(model)):
+        raise TrainError(
+            "training on chips needs a model on arrays and what they are: train_once(analogize(model, "
+            "Hardware(device=..., array=Array())), ..., chips=Chips((hardware,), inputs))."
+        )
+    training = _Training(model, lesson, noise, recipe, chips if noise.on_chips else None)
     checkpoint = folder / "checkpoint.pt" if folder is not None else None
     if checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
@@ -142,9 +191,17 @@ def train_once(
 class _Training:
     """The state of one training between epochs."""
 
-    def __init__(self, model: nn.Module, lesson: Lesson, noise: Noise, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        lesson: Lesson,
+        noise: Noise,
+        recipe: Recipe,
+        chips: Chips | None = None,
+    ) -> None:
         self.model, self.lesson, self.noise, self.recipe = model, lesson, noise, recipe
         self.place = next(model.parameters()).device
+        self.chips = chips
         self.shuffle = torch.Generator().manual_seed(recipe.seed)
         self.random = torch.Generator(device=self.place).manual_seed(recipe.seed + 1_000_003)
         # Learnable parameters only: a pretrained network may hold frozen ones.
@@ -168,14 +225,28 @@ class _Training:
             if self.noise.bits:
                 self.converters.learning = epoch == 0
                 stack.enter_context(self.converters.active(self.model))
-            for part in torch.split(order, self.recipe.batch_size):
+            if self.chips is not None:
+                stack.callback(erase, self.model)
+            for step, part in enumerate(torch.split(order, self.recipe.batch_size)):
                 if len(part) < 2 <= len(x):
                     continue  # Batch norm has no statistics of a single input.
                 inputs, targets = x[part].to(self.place), y[part].to(self.place)
                 if self.lesson.augment is not None:
                     inputs = self.lesson.augment(inputs, self.random)
+                if self.chips is not None:
+                    self._next_chip(self.chips, step)
                 total += self._step(inputs, targets, scale) * len(part)
         return float(total) / len(x)
+
+    def _next_chip(self, chips: Chips, step: int) -> None:
+        """Make the model a fresh chip; all that it depends on is the weights and ``random``."""
+        if chips.has_ranges and step % REFRESH == 0:
+            calibrate_converters(self.model, chips.inputs.to(self.place))
+        k = 0
+        if len(chips.hardwares) > 1:
+            n = len(chips.hardwares)
+            k = int(torch.randint(n, (), generator=self.random, device=self.place))
+        program(self.model, self.random, hardware=chips.hardwares[k], differentiable=True)
 
     def _step(self, x: Tensor, y: Tensor, scale: float) -> Tensor:
         taught = self._teach(x)

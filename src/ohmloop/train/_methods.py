@@ -42,6 +42,14 @@ class Method(BaseModel):
         """Return what is added in training a network of ``depth`` noisy layers; None if a search decides."""
         return None
 
+    def noise_on_arrays(self, depth: int) -> Noise | None:
+        """Return what is added where the hardware has an array: the same, for a method of noise on weights.
+
+        Its trainings do not see the array; searches judge them on chips of it. A method that trains through
+        arrays says otherwise.
+        """
+        return self.noise(depth)
+
     def __str__(self) -> str:
         values = self.model_dump(exclude_defaults=True)
         text = ",".join(f"{k}={_text(v)}" for k, v in values.items())
@@ -159,23 +167,44 @@ class VarianceAware(Method):
 
 
 class HardwareAware(Method):
-    """Weight noise, weight clipping, and quantisers with static ranges at inputs and outputs.
+    """Training with what the hardware does, and weight clipping.
 
-    The quantisers act in training; the device law that networks are scored under has none.
+    For the law on weights: gaussian weight noise, and quantisers with static ranges at inputs and outputs. They
+    act in training; the law that networks are scored under has none.
+
+    For hardware with an array: through the array itself. Each step programs a fresh chip (levels, write noise,
+    faults, drift up to the hardware's time) and reads it (read noise, wires, the array's own converters), with
+    gradients through all of it and straight through rounding. Ranges that the array leaves to calibration
+    are set from training inputs at the start of each epoch and every `ohmloop.train._loop.REFRESH` steps.
 
     Attributes:
-        level: Of the gaussian noise, relative.
+        level: Of the gaussian noise, relative. None: 0.8; on an array nothing on top of the chips' own errors.
         clip: Deviations that weights are cut to.
-        bits: Of the quantisers.
+        bits: Of the quantisers. None: 8; not for an array, which has converters of its own.
     """
 
-    level: Level = 0.8
+    level: Level | None = None
     clip: Annotated[float, Field(gt=0)] = 2.5
-    bits: Annotated[int, Field(ge=2, le=16)] = 8
+    bits: Annotated[int, Field(ge=2, le=16)] | None = None
 
     def noise(self, depth: int) -> Noise:
         """Return noise, clipping and quantisers."""
-        return Noise(level=self.level, clip=self.clip, bits=self.bits)
+        level = 0.8 if self.level is None else self.level
+        return Noise(level=level, clip=self.clip, bits=8 if self.bits is None else self.bits)
+
+    def noise_on_arrays(self, depth: int) -> Noise:
+        """Return chips and clipping.
+
+        Raises:
+            TrainError: If ``bits`` is set.
+        """
+        if self.bits is not None:
+            raise TrainError(
+                f"hardware-aware: bits={self.bits} are those of quantisers under the law on weights; an array "
+                f"trains with its own converters. Leave bits out, and write --array dac={self.bits},"
+                f"adc={self.bits} (Array(dac=DAC(bits={self.bits}), adc=ADC(bits={self.bits})))."
+            )
+        return Noise(level=self.level or 0.0, clip=self.clip, on_chips=True)
 
 
 class Distillation(Method):
@@ -289,12 +318,15 @@ class BayesFT(Method):
         n_iterations: Trials after it; each is a full training.
         n_draws: Devices drawn for the objective.
         max_rate: Upper bound of the rates.
+        in_flight: Trials after the design that run side by side: each is proposed without the results of
+            so many less one before it. The result depends on it, not on who runs them.
     """
 
     n_initial: Annotated[int, Field(ge=1)] = 3
     n_iterations: Annotated[int, Field(ge=0)] = 10
     n_draws: Annotated[int, Field(ge=1)] = 20
     max_rate: Rate = 0.9
+    in_flight: Annotated[int, Field(ge=1)] = 1
 
 
 class BayesMulti(Method):
@@ -309,6 +341,7 @@ class BayesMulti(Method):
         n_iterations: Trials after it; each is a full training.
         n_draws: Devices drawn for the objective "drift-validation".
         max_p0: Upper bound of p0.
+        in_flight: As for BayesFT.
     """
 
     objective: Literal["clean-train", "drift-validation"] = "clean-train"
@@ -317,6 +350,7 @@ class BayesMulti(Method):
     n_iterations: Annotated[int, Field(ge=0)] = 10
     n_draws: Annotated[int, Field(ge=1)] = 20
     max_p0: Rate = 0.9
+    in_flight: Annotated[int, Field(ge=1)] = 1
 
 
 class Steady(Method):

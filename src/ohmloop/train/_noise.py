@@ -52,6 +52,9 @@ class Noise(BaseModel):
         bits: Of quantisers at inputs and outputs of analog layers, with static ranges set in the first
             epoch and gradients passed straight through; 0 for none.
         feedback: Further passes at higher levels whose losses join with falling weights.
+        on_chips: Whether each step computes on a freshly programmed chip of the model's arrays, gradients
+            passing through programming and reading, straight through rounding (`ohmloop.nn.program`). Weight
+            noise, if any, is then what is programmed with. For models on arrays only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +78,7 @@ class Noise(BaseModel):
     tile: Annotated[int, Field(ge=1)] = 16
     bits: Annotated[int, Field(ge=0, le=16)] = 0
     feedback: Annotated[int, Field(ge=0, le=8)] = 0
+    on_chips: bool = False
 
     @property
     def passes(self) -> float:
@@ -87,8 +91,9 @@ class Noise(BaseModel):
             return "p0 = " + ", ".join(f"{p0:.2f}" for p0, _ in self.masks)
         if self.masks:
             return "rates " + ", ".join(f"{p0:.2f}" for p0, _ in self.masks)
-        rest = self.model_dump(exclude_defaults=True, exclude={"level", "masks"})
-        parts = [f"level {self.level:.3g}"] if self.level else []
+        rest = self.model_dump(exclude_defaults=True, exclude={"level", "masks", "on_chips"})
+        parts = ["a fresh chip each step"] if self.on_chips else []
+        parts += [f"level {self.level:.3g}"] if self.level else []
         for key, value in rest.items():
             parts.append(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}")
         return ", ".join(parts) or "none"

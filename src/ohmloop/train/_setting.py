@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,18 +20,26 @@ from ohmloop.nn import (
     Where,
     analog_parameters,
     analogize,
+    calibrate_converters,
     check_deployment,
+    digitize,
     evaluate_fleets,
+    summary,
 )
-from ohmloop.progress import Progress
+from ohmloop.progress import Progress, silent
+from ohmloop.run import Executor, InProcess
 from ohmloop.tasks import Metric, Split, Task
-from ohmloop.train._loop import Lesson, Recipe, train_once
+from ohmloop.train._loop import Chips, Lesson, Recipe, has_ranges, train_once
 from ohmloop.train._noise import Noise
 
 OBJECTIVE_SEED = 90_001
 """Seed of the devices that an objective draws; evaluation draws from other seeds."""
 OBJECTIVE_SAMPLES = 1000
 """Validation inputs that a search's objective is taken over, at most."""
+CALIBRATION = 64
+"""Training inputs that converter ranges are set from; the same for all chips, at design time."""
+_EXAMPLES = 16
+"""Training inputs that the error of products on arrays is measured on."""
 _UNLABELLED = 1024
 
 
@@ -76,7 +85,14 @@ class Setting(NamedTuple):
     lesson: Lesson
     deployment: Deployment
     progress: Progress
-    workers: int
+    executor: Executor
+    measured: float | None = None
+
+    def sent(self) -> Setting:
+        """Return what a trial of a search gets: in a worker, one that reports to nobody and has no workers."""
+        if self.executor.in_this_process:
+            return self
+        return self._replace(progress=silent, executor=InProcess())
 
     @property
     def unlabelled(self) -> Tensor:
@@ -95,23 +111,67 @@ class Setting(NamedTuple):
 
     @property
     def sigma(self) -> float:
-        """Root mean square of the sigmas of the hardwares."""
+        """Level of the devices' noise: what `measured` says of arrays, else the root mean square of sigmas."""
+        if self.measured is not None:
+            return self.measured
         return math.sqrt(float(np.mean([h.device.sigma.value**2 for h in self.hardwares])))
 
+    @property
+    def has_arrays(self) -> bool:
+        """Whether the network will run on arrays."""
+        return self.hardwares[0].array is not None
+
+    @property
+    def chips(self) -> Chips | None:
+        """What a training through arrays runs on; None for the law on weights."""
+        if not self.has_arrays:
+            return None
+        return Chips(self.hardwares, self.unlabelled[:CALIBRATION])
+
+    def measure(self) -> Setting:
+        """Return the same with ``measured``: the relative error of products of the fresh network on its arrays.
+
+        The root mean square over layers and hardwares, simulated on a few chips from a fixed seed: what
+        programming, levels and converters leave of a device's sigma. Noise of that level on weights makes the
+        same error, so that a method may scale its noise by it.
+        """
+        fresh, inputs = self.fresh(), self.unlabelled[:CALIBRATION]
+        squared = [
+            row.error**2
+            for hardware in self.hardwares
+            for row in summary(
+                on_array(fresh, hardware, self.where, inputs),
+                example=inputs[:_EXAMPLES].to(self.device),
+            )
+            if row.error is not None
+        ]
+        return self._replace(measured=math.sqrt(float(np.mean(squared))) if squared else 0.0)
+
     def devices(self, model: nn.Module, n_draws: int) -> list[FleetResult]:
-        """Score ``model`` on validation data, on drawn devices of each hardware, after calibration."""
+        """Score ``model`` on validation data, on drawn devices of each hardware, after calibration.
+
+        On arrays the converters' ranges are set for ``model`` first, on a copy of it.
+        """
         x, y = self.lesson.validation
         keep = random_subset(len(x), OBJECTIVE_SAMPLES, self.recipe.seed)
-        return evaluate_fleets(
-            model,
-            Split(x[keep], y[keep]),
-            self.hardwares,
-            n_devices=n_draws,
-            seed=OBJECTIVE_SEED,
-            metric=self.lesson.metric,
-            deployment=self.deployment,
-            unlabelled=self.unlabelled,
-        )
+        split, unlabelled = Split(x[keep], y[keep]), self.unlabelled
+
+        def scored(network: nn.Module, hardwares: tuple[Hardware, ...]) -> list[FleetResult]:
+            return evaluate_fleets(
+                network,
+                split,
+                hardwares,
+                n_devices=n_draws,
+                seed=OBJECTIVE_SEED,
+                metric=self.lesson.metric,
+                deployment=self.deployment,
+                unlabelled=unlabelled,
+            )
+
+        if not self.has_arrays:
+            return scored(model, self.hardwares)
+        inputs = unlabelled[:CALIBRATION]
+        return [scored(on_array(model, h, self.where, inputs), (h,))[0] for h in self.hardwares]
 
     def train(
         self,
@@ -130,12 +190,29 @@ class Setting(NamedTuple):
             self.lesson,
             noise,
             self.recipe,
+            chips=self.chips if noise.on_chips else None,
             until=until,
             folder=folder,
             label=label,
             progress=self.progress,
         )
         return Outcome(model, history, float("nan") if objective is None else objective(model))
+
+
+def on_array(model: nn.Module, hardware: Hardware, where: Where, inputs: Tensor) -> nn.Module:
+    """Return a copy of ``model`` on arrays, its converters' ranges set from unlabelled ``k x ...``.
+
+    Where no range is left to calibration, nothing is computed.
+    """
+    placed = analogize(digitize(copy.deepcopy(model)), hardware, where=where)
+    return calibrated(placed, hardware, inputs)
+
+
+def calibrated(model: nn.Module, hardware: Hardware, inputs: Tensor) -> nn.Module:
+    """Set the ranges that the arrays of ``model`` leave open from ``k x ...``, in place, and return it."""
+    if not has_ranges(hardware):
+        return model
+    return calibrate_converters(model, inputs.to(next(model.parameters()).device))
 
 
 def utility(value: float, metric: Metric) -> float:

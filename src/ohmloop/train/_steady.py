@@ -14,20 +14,17 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from ohmloop import bo
 from ohmloop.errors import TrainError
 from ohmloop.nn import has_batch_norm, nominal_batch_norm, score
-from ohmloop.progress import ProgressEvent, silent
+from ohmloop.progress import ProgressEvent
 from ohmloop.train._folder import write_json
 from ohmloop.train._loop import Diverged
 from ohmloop.train._methods import Steady
@@ -265,7 +262,8 @@ class _Rounds:
     """The settings of one search and what becomes of them."""
 
     def __init__(self, setting: Setting, method: Steady, start: nn.Module, folder: Path) -> None:
-        self._setting, self._method, self._start, self._folder = setting, method, start, folder
+        self._setting, self._method, self._folder = setting, method, folder
+        self._shared = setting.executor.share((setting.sent(), method, start))
         self.points: list[dict[str, float]] = []
 
     def best_clean(self, trials: Sequence[Trial]) -> float:
@@ -300,66 +298,65 @@ class _Rounds:
         return sorted(t.number for t in ranked[:n])
 
     def advance(self, numbers: Sequence[int], stop: int) -> list[Trial]:
-        """Train settings on to an epoch, each in its folder, and judge them; side by side if asked for."""
+        """Train settings on to an epoch, each in its folder, and judge them: the trials of a round."""
         setting = self._setting
-        jobs = [
-            (setting, self._method, self._start, self._folder, self.points[number], number, stop)
-            for number in numbers
-        ]
-        out: list[Trial] = []
+        done: dict[int, Trial] = {}
         label = f"steady, {stop} epochs"
-        if setting.workers <= 1 or len(jobs) < 2:
-            for job in jobs:
-                out.append(_one(*job))
-                setting.progress(ProgressEvent(label, len(out), len(jobs)))
-            return out
-        context = multiprocessing.get_context("spawn")
-        quiet = [(setting._replace(progress=silent), *job[1:]) for job in jobs]
-        with ProcessPoolExecutor(
-            min(setting.workers, len(jobs)), mp_context=context, initializer=one_thread
-        ) as pool:
-            for trial in pool.map(_unpack, quiet):
-                out.append(trial)
-                setting.progress(ProgressEvent(label, len(out), len(jobs)))
-        return out
+
+        def note(trial: Trial) -> None:
+            done[trial.number] = trial
+            setting.progress(ProgressEvent(label, len(done), len(numbers)))
+
+        jobs = []
+        for number in numbers:
+            noise = _noise(setting, self._method, self.points[number])
+            place = _place(self._folder, number)
+            if (place / _judged(stop)).exists():
+                note(_kept(place, noise, number, stop))
+            else:
+                jobs.append((self._shared, noise, place, number, stop))
+        for _, trial in setting.executor.each(_one, jobs):
+            _keep(_place(self._folder, trial.number), trial)
+            note(trial)
+        return [done[number] for number in numbers]
 
 
 def _place(folder: Path, number: int) -> Path:
     return folder / "trials" / f"{number:02d}"
 
 
-def one_thread() -> None:
-    """Let a worker compute on one core, so that sums add up alike however many work side by side."""
-    torch.set_num_threads(1)
+def _judged(stop: int) -> str:
+    return f"judged-{stop:04d}.json"
 
 
-_Job = tuple[Setting, Steady, nn.Module, Path, dict[str, float], int, int]
+def _keep(place: Path, trial: Trial) -> None:
+    """Write what a trial came to; a search that was killed does not run it again."""
+    place.mkdir(parents=True, exist_ok=True)
+    write_json(
+        place / _judged(trial.epochs),
+        {
+            "noise": trial.noise.model_dump(mode="json"),
+            "objective": trial.objective if math.isfinite(trial.objective) else None,
+            "clean": trial.clean if math.isfinite(trial.clean) else None,
+        },
+    )
 
 
-def _unpack(job: _Job) -> Trial:
-    return _one(*job)
+def _kept(place: Path, noise: Noise, number: int, stop: int) -> Trial:
+    kept = json.loads((place / _judged(stop)).read_text(encoding="utf-8"))
+    if kept["noise"] != noise.model_dump(mode="json"):
+        raise TrainError(
+            f"{place} holds a trial of other noise ({Noise(**kept['noise'])}) than this search's "
+            f"({noise}): another version began it. Give the run a new folder."
+        )
+    return Trial(noise, _number(kept["objective"]), stop, number, _number(kept["clean"]))
 
 
 def _one(
-    setting: Setting,
-    method: Steady,
-    start: nn.Module,
-    folder: Path,
-    point: dict[str, float],
-    number: int,
-    stop: int,
+    shared: tuple[Setting, Steady, nn.Module], noise: Noise, place: Path, number: int, stop: int
 ) -> Trial:
-    noise = _noise(setting, method, point)
-    place = _place(folder, number)
-    judged = place / f"judged-{stop:04d}.json"
-    if judged.exists():
-        kept = json.loads(judged.read_text(encoding="utf-8"))
-        if kept["noise"] != noise.model_dump(mode="json"):
-            raise TrainError(
-                f"{place} holds a trial of other noise ({Noise(**kept['noise'])}) than this search's "
-                f"({noise}): another version began it. Give the run a new folder."
-            )
-        return Trial(noise, _number(kept["objective"]), stop, number, _number(kept["clean"]))
+    """Train a setting on to an epoch and judge it: a trial, in whatever process."""
+    setting, method, start = shared
     metric = setting.lesson.metric
     try:
         model = setting.train(
@@ -377,15 +374,6 @@ def _one(
         ):  # An endless perplexity; the file of a round holds no infinity.
             objective = float("nan")
         clean = _clean(setting, model)
-    place.mkdir(parents=True, exist_ok=True)
-    write_json(
-        judged,
-        {
-            "noise": noise.model_dump(mode="json"),
-            "objective": objective if math.isfinite(objective) else None,
-            "clean": clean if math.isfinite(clean) else None,
-        },
-    )
     return Trial(noise, objective, stop, number, clean)
 
 
