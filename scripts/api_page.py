@@ -31,6 +31,8 @@ PACKAGES = (
     "train",
     "certify",
     "codesign",
+    "run",
+    "web",
     "experiment",
     "report",
 )

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
         nn,
         progress,
         report,
+        run,
         store,
         tasks,
         train,
         units,
+        web,
     )
 
 __all__ = [
@@ -47,10 +49,12 @@ __all__ = [
     "nn",
     "progress",
     "report",
+    "run",
     "store",
     "tasks",
     "train",
     "units",
+    "web",
 ]
 
 

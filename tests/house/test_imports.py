@@ -19,6 +19,7 @@ LEVEL = {
     "progress": 0,
     "data": 1,
     "bo": 1,
+    "run": 1,
     "tasks": 1,
     "store": 1,
     "device": 2,
@@ -30,7 +31,8 @@ LEVEL = {
     "codesign": 7,
     "experiment": 7,
     "report": 8,
-    "cli": 9,
+    "web": 9,
+    "cli": 10,
 }
 HEAVY = (
     "torch",
@@ -43,6 +45,11 @@ HEAVY = (
     "jinja2",
     "openpyxl",
     "optuna",
+    "ray",
+    "submitit",
+    "fastapi",
+    "plotly",
+    "uvicorn",
 )
 
 
@@ -146,5 +153,6 @@ def test_help_names_every_command() -> None:
         "codesign",
         "fetch",
         "demo",
+        "serve",
     ):
         assert command in out

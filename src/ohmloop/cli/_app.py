@@ -15,6 +15,8 @@ from ohmloop.cli import (
     _demo,
     _device,
     _fetch,
+    _report,
+    _serve,
     _train,
 )
 
@@ -49,7 +51,19 @@ def _root(
     """From measured memristors to robust analog networks, and back to the next device."""
 
 
-for module in (_demo, _analyze, _campaign, _device, _fetch, _train, _crossbar, _certify, _codesign):
+for module in (
+    _demo,
+    _analyze,
+    _campaign,
+    _device,
+    _fetch,
+    _train,
+    _crossbar,
+    _certify,
+    _codesign,
+    _report,
+    _serve,
+):
     module.register(app)
 
 

@@ -23,6 +23,8 @@ from ohmloop.cli._campaign_io import (
     talk,
     trial_json,
 )
+from ohmloop.cli._executor import Where
+from ohmloop.cli._report import Pdf
 
 
 def register(app: typer.Typer) -> None:
@@ -271,13 +273,14 @@ def report(
         Path | None, typer.Option("-o", "--out", help="HTML file; in reports/ by default.")
     ] = None,
     folder: Folder = HERE,
+    pdf: Pdf = False,
     json_: Json = False,
 ) -> None:
     """Write the campaign as one HTML file: progress, failures, every trial with its reasons."""
     from ohmloop.report import write_campaign
 
     with open_campaign(folder, writable=False) as campaign:
-        target = write_campaign(campaign, path or folder / "reports" / "campaign.html")
+        target = write_campaign(campaign, path or folder / "reports" / "campaign.html", pdf=pdf)
     say(json_, {"file": str(target)}, f"wrote {target}")
     talk("Next: open it in a browser; it is one file that can be sent around")
 
@@ -320,7 +323,8 @@ def replay(
     data: Annotated[
         Path | None, typer.Option(help="Folder that holds the published tables.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Short for --executor local:N.")] = 1,
+    executor: Where = None,
     plot: Annotated[Path | None, typer.Option(help="SVG of best so far, with intervals.")] = None,
     json_: Json = False,
 ) -> None:
@@ -347,6 +351,7 @@ def replay(
             methods=[m.strip() for m in methods.split(",") if m.strip()],
             n_seeds=seeds,
             n_workers=workers,
+            executor=executor,
             progress=progress,
         )
     rows = summary(loaded, runs)

@@ -1,0 +1,157 @@
+"""Who may talk to the server: pages that it served itself, on this machine. And how much they may send."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_UPLOAD = 64 * 2**20
+"""Bytes of a request that brings files: the largest measurement file that is read."""
+MAX_BODY = 2**20
+"""Bytes of any other request: a campaign.toml has some thousand."""
+
+_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_UPLOADS = ("multipart/form-data", "application/octet-stream")
+
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+"""For pages. Styles may be inline, because plotly.js sets them; scripts may not."""
+
+FILE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; sandbox; "
+    "frame-ancestors 'none'"
+)
+"""For reports and kept files: shown, but nothing in them runs or reaches the page."""
+
+_HEADERS = {
+    b"content-security-policy": PAGE_POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    # Under "no-referrer" browsers send `Origin: null` with forms, which is rightly refused.
+    b"referrer-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+    b"cache-control": b"no-store",
+}
+
+
+class Guard:
+    """ASGI middleware: refuses other hosts and origins, bounds bodies while they stream, sets headers."""
+
+    def __init__(self, app: App, *, max_upload: int = MAX_UPLOAD, max_body: int = MAX_BODY) -> None:
+        self._app, self._max_upload, self._max_body = app, max_upload, max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return  # no websockets here
+        headers = _headers(scope)
+        limit = self._limit(headers)
+        reason = _refusal(scope["method"], headers)
+        if reason:
+            await _refuse(send, 403, reason)
+            return
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > limit:
+            await _refuse(send, 413, _too_large(limit))
+            return
+        await self._bounded(scope, receive, send, limit)
+
+    def _limit(self, headers: dict[str, str]) -> int:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        return self._max_upload if kind in _UPLOADS else self._max_body
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        seen, is_over, has_started = 0, False, False
+
+        async def counted() -> Message:
+            nonlocal seen, is_over
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > limit:
+                    is_over = True
+                    # The application sees the client hang up; what it answers is replaced below.
+                    return {"type": "http.disconnect"}
+            return message
+
+        async def headed(message: Message) -> None:
+            nonlocal has_started
+            if is_over and not has_started:
+                return
+            if message["type"] == "http.response.start":
+                has_started = True
+                own = {name.lower() for name, _ in message.get("headers", ())}
+                message = {
+                    **message,
+                    "headers": [
+                        *message.get("headers", ()),
+                        *((name, value) for name, value in _HEADERS.items() if name not in own),
+                    ],
+                }
+            await send(message)
+
+        try:
+            await self._app(scope, counted, headed)
+        except Exception:
+            if not is_over or has_started:
+                raise
+        if is_over and not has_started:
+            await _refuse(send, 413, _too_large(limit))
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Return the headers; of one that is sent twice, both, so that none of them passes alone."""
+    out: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        out[key] = f"{out[key]}, {text}" if key in out else text
+    return out
+
+
+def _refusal(method: str, headers: dict[str, str]) -> str:
+    """Return why a request is refused; empty where it is not."""
+    host = headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        return "this page answers on 127.0.0.1 and localhost only."
+    if method in _SAFE:
+        return ""
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() != f"http://{host}".lower():
+        return "another site's page tried to change something here; it was refused."
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return "another site's page tried to change something here; it was refused."
+    return ""
+
+
+def _too_large(limit: int) -> str:
+    return f"at most {limit // 2**20} MiB are taken at once. Send fewer files, or the sweep alone."
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    title = {403: "Refused", 413: "Too large"}[status]
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": reason}
+    body = json.dumps(problem).encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+        *_HEADERS.items(),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
