@@ -4,7 +4,8 @@
 
 CPU seconds of one process with one thread, fitting included, imports not. Every tool gets what it can
 use: BoFire and Ax the two objectives and "usable" as a constraint on an outcome that is learned, BayBE the
-objectives alone. Peers run in the environments that ``bench/peers/setup`` makes; missing ones are named.
+objectives alone, Optuna them and which trials failed; its Parzen estimator fits no Gaussian process. Peers run
+in the environments that ``bench/peers/setup`` makes; missing ones are named.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from ohmloop import bo
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "bench" / ".cache"
 PEERS = ROOT / "bench" / "peers"
-TOOLS = ("ax", "baybe", "bofire")
+TOOLS = ("ax", "baybe", "bofire", "optuna")
 
 SPACE = bo.Space(
     (

@@ -9,10 +9,13 @@ MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def filled(text: str) -> str:
-    """Return a page with each marked table as it lies in bench/results."""
+    """Return a page with each marked table as it lies in bench/results, or a line that it was not measured."""
 
     def put(match: re.Match[str]) -> str:
-        table = (ROOT / "bench" / "results" / f"{match[2]}.md").read_text(encoding="utf-8").strip()
+        path = ROOT / "bench" / "results" / f"{match[2]}.md"
+        table = f"*Not measured so far: there is no `bench/results/{path.name}`.*"
+        if path.exists():
+            table = path.read_text(encoding="utf-8").strip()
         return f"{match[1]}\n{table}\n\n{match[3]}"
 
     return MARK.sub(put, text)

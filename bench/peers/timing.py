@@ -1,6 +1,6 @@
 """CPU seconds that one peer takes to suggest a batch of 4; meant for that peer's own environment.
 
-    python timing.py ax|baybe|bofire PROBLEM.json OUT.json
+    python timing.py ax|baybe|bofire|optuna PROBLEM.json OUT.json
 
 PROBLEM.json comes from `bench/suggest.py`: variables, and trials with a recipe, whether it works, and two
 outcomes.
@@ -145,7 +145,49 @@ def ask_bofire(variables, trials, seed):
     return time.process_time() - began
 
 
-ASK = {"ax": ask_ax, "baybe": ask_baybe, "bofire": ask_bofire}
+def ask_optuna(variables, trials, seed):
+    import optuna
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions = {}
+    for v in variables:
+        if v["type"] in ("categorical", "levels"):
+            options = v["options"] if v["type"] == "categorical" else v["levels"]
+            distributions[v["name"]] = CategoricalDistribution(options)
+        elif v["type"] == "integer":
+            distributions[v["name"]] = IntDistribution(int(v["low"]), int(v["high"]))
+        else:
+            distributions[v["name"]] = FloatDistribution(v["low"], v["high"], log=v["log"])
+    # Its tree-structured Parzen estimator: its default but for two objectives, where that is evolutionary.
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for t in trials:
+        values = [t["usability"], t["energy"]] if t["works"] else None
+        kinds = optuna.trial.TrialState
+        point = {
+            k: int(x) if isinstance(distributions[k], IntDistribution) else x
+            for k, x in t["point"].items()
+        }
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=kinds.COMPLETE if t["works"] else kinds.FAIL,
+                params=point,
+                distributions=distributions,
+                values=values,
+            )
+        )
+    began = time.process_time()
+    for _ in range(4):
+        study.ask(distributions)
+    return time.process_time() - began
+
+
+ASK = {"ax": ask_ax, "baybe": ask_baybe, "bofire": ask_bofire, "optuna": ask_optuna}
 
 
 def main():
