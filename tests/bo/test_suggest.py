@@ -91,6 +91,7 @@ def test_too_few_or_equal_outcomes_do_not_stop_the_search(n: int) -> None:
     assert len(suggest(Problem(space=LINE, objectives=(Objective(name="y"),)), seen, 2)) == 2
 
 
+@pytest.mark.slow
 def test_learned_failures_are_avoided() -> None:
     space = Space((Real(name="x", low=0, high=1), Real(name="z", low=0, high=1)))
     problem = Problem(space=space, objectives=(Objective(name="y"),), stages=("works",))
@@ -199,6 +200,7 @@ def test_cheap_recipes_win_between_equals() -> None:
     assert [s.point["k"] for s in suggest(problem, seen, 3)] == ["cheap"] * 3
 
 
+@pytest.mark.slow
 def test_belief_leads_at_first_and_fades() -> None:
     objective = (Objective(name="y"),)
     wrong = Problem(space=LINE, objectives=objective, beliefs={"x": Belief(0.1, 0.05)})
@@ -259,6 +261,7 @@ def test_four_objectives_and_log_scale_run() -> None:
         suggest(problem, bad)
 
 
+@pytest.mark.slow
 def test_earlier_campaign_helps_when_it_agrees_and_does_no_harm_when_it_misleads() -> None:
     def f(x: float) -> float:
         return -((x - 0.63) ** 2)

@@ -319,6 +319,7 @@ def digits_nets() -> dict[str, tuple[nn.Module, Tensor]]:
     return {"mlp": trained(digits_mlp, 6), "cnn": trained(digits_cnn, 4)}
 
 
+@pytest.mark.slow
 def test_attacks_on_an_mlp_find_nothing_inside_the_box(
     digits_nets: dict[str, tuple[nn.Module, Tensor]],
 ) -> None:

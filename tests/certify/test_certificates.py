@@ -30,6 +30,7 @@ from ohmloop.certify import (
     read_scores,
     read_votes,
     score_certificate,
+    statements_on,
     tail_certificate,
     weights_hash,
     yield_certificate,
@@ -592,3 +593,13 @@ def test_shares_of_the_inputs_fall_with_the_shift() -> None:
         assert all(a >= b for a, b in zip(lower.inputs, higher.inputs, strict=True))
     assert round(30 * found.curves[0].inputs[0]) == 30 - found.abstentions
     assert len(analog_parameters(model)) == 4
+
+
+def test_on_an_array_what_shifts_all_devices_of_a_law_is_left_out() -> None:
+    law = Hardware(device="lognormal:0.2")
+    array = Hardware(device="lognormal:0.2", array=Array())
+    assert statements_on(law) == ("yield", "percentile", "drift")
+    assert statements_on(array) == ("yield",)
+    assert statements_on(array, ("drift", "quantile")) == ("quantile",)
+    # Asked for alone it stays, so that the reason is said.
+    assert statements_on(array, ("drift",)) == ("drift",)

@@ -39,6 +39,7 @@ def test_words_on_stdout_and_the_next_step_on_stderr(run: Path) -> None:
     assert "all 6 together with at least 70 %" in err
 
 
+@pytest.mark.slow
 def test_json_and_files_hold_whole_records(run: Path, tmp_path: Path) -> None:
     out, err = call(
         *(str(run), "--device", "nanowire-07", "--device", "lognormal:0.2", "--json"),

@@ -277,6 +277,7 @@ def test_help_says_what_each_command_does(ohmloop: Ohmloop) -> None:
         assert ohmloop(command, "--help").code == 0
 
 
+@pytest.mark.slow
 def test_best_says_why_the_luckiest_trial_is_not_believed(ohmloop: Ohmloop) -> None:
     for k, x in enumerate((0.1, 0.2, 0.3, 0.7, 0.8, 0.9), start=1):
         ohmloop("decide", "add", f"x={x}", "kind=plain")

@@ -32,6 +32,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_analyze_gives_one_object_a_file(files: Path) -> None:
     run = ohmloop("analyze", files / "in", "--json", "--plot", files / "plots")
     assert run.returncode == 0
@@ -71,6 +72,7 @@ def test_wrong_command_line_exits_with_two(args: tuple[str, ...]) -> None:
     assert ohmloop(*args).returncode == 2
 
 
+@pytest.mark.slow
 def test_device_commands(files: Path) -> None:
     out = files / "device.json"
     assert ohmloop("device", "fit", files / "in" / "a.xlsx", "-o", out).returncode == 0
@@ -83,6 +85,7 @@ def test_device_commands(files: Path) -> None:
     assert "Did you mean" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_train_evaluate_compare(tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = ("--task", "iris", "--epochs", "3", "-o", run)

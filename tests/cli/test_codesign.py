@@ -58,6 +58,7 @@ def test_sensitivity_trains_where_no_run_is_given(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/result.json"))) == 1
 
 
+@pytest.mark.slow
 def test_new_step_loop_and_result_tell_the_way(tmp_path: Path) -> None:
     place = tmp_path / "loop"
     place.mkdir()

@@ -26,6 +26,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_three_kinds_of_file_give_one_model(files: Path) -> None:
     run = ohmloop(
         *("device", "fit", "sweep.xlsx", "pulses.csv", "keep.csv", "-o", "d.json"),

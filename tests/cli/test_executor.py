@@ -8,6 +8,7 @@ from tests.cli.test_cli import ohmloop
 SMALL = ("--methods", "erm", "--sigma", "0.5", "--seeds", 2, "--devices", 2, "--epochs", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [("train",), ("compare",), ("campaign", "replay", "nanowires"), ("codesign", "sensitivity")],

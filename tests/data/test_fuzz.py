@@ -153,6 +153,7 @@ def test_hostile_names_and_bad_neighbours_do_not_stop_the_rest(tmp_path: Path) -
     assert all(row.file.isprintable() for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -31,6 +31,7 @@ def test_every_format_gives_back_what_was_written(name: str, n_cycles: int, tmp_
     assert np.isnan(sweep.current[rows:]).all()
 
 
+@pytest.mark.slow
 def test_43_workbooks_have_the_cycles_that_their_sheets_hold(nanowires: Path) -> None:
     counts = {}
     for path in sorted((nanowires / "raw").glob("*.xlsx")):
@@ -129,6 +130,7 @@ def test_cells_spread_over_a_whole_sheet_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "wide.xlsx")
 
 
+@pytest.mark.slow
 def test_zip_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.xlsx"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -49,6 +49,7 @@ def test_polarities_differ_by_colour_and_marker(parts) -> None:
     assert len({c for c, _ in marks}) == len({m for _, m in marks}) == 2
 
 
+@pytest.mark.slow
 def test_files_hold_every_point_and_repeat(parts, tmp_path: Path) -> None:
     first = write_device_plots(parts, tmp_path / "a" / "plots")
     second = write_device_plots(parts, tmp_path / "b")

@@ -749,6 +749,7 @@ def test_the_database_file_alone_holds_what_was_reported(folder: Path, tmp_path:
                 assert len(other.events()) == k
 
 
+@pytest.mark.slow
 def test_a_backup_that_somebody_holds_does_not_hold_up_the_lab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from ohmloop.certify._certify import (
     certify_run,
     list_statements,
     published,
+    statements_on,
 )
 from ohmloop.certify._chips import read_scores, read_votes
 from ohmloop.certify._deterministic import BoxCertificate, box_certificate
@@ -121,6 +122,7 @@ __all__ = [
     "score_certificate",
     "shift_between",
     "shifted",
+    "statements_on",
     "tail_certificate",
     "tail_mean",
     "translate",

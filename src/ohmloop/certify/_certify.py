@@ -45,6 +45,7 @@ _NAMES: tuple[StatementName, ...] = (
     "published",
 )
 DEFAULT: tuple[StatementName, ...] = ("yield", "percentile", "drift")
+_LAW_ONLY = frozenset({"percentile", "drift", "kl"})  # what shifts all devices of a law on weights
 FLEET_SHARES = (0.95, 0.99)
 _SUBSET_SEED = 0
 _SEARCH_DEVICES = 1024
@@ -54,6 +55,18 @@ _SEARCH_DEVICES = 1024
 def list_statements() -> tuple[StatementName, ...]:
     """Return the names of the statements that `certify` makes."""
     return _NAMES
+
+
+def statements_on(
+    hardware: Hardware, wanted: Sequence[StatementName] = DEFAULT
+) -> tuple[StatementName, ...]:
+    """Return those of the statements that can be made on this hardware.
+
+    How far all devices may shift is known for the law on weights alone: on an array "percentile", "drift" and
+    "kl" are left out, unless nothing else is wanted (`certify` then says why they cannot be made).
+    """
+    left = tuple(name for name in wanted if name not in _LAW_ONLY)
+    return left if hardware.array is not None and left else tuple(wanted)
 
 
 def certify(
@@ -196,7 +209,7 @@ def certify_run(
     run: Run,
     hardware: Hardware | None = None,
     *,
-    statements: Sequence[StatementName] = DEFAULT,
+    statements: Sequence[StatementName] | None = None,
     calibrated: Calibrated | None = None,
     gain: Gain | None = None,
     ablation: Ablation | None = None,
@@ -215,7 +228,7 @@ def certify_run(
     Args:
         run: From `load_run`.
         hardware: What devices are drawn from; the run's own by default.
-        statements: As for `certify`.
+        statements: As for `certify`; by default those of its default that the hardware allows.
         calibrated: As for `Law.of`.
         gain: As for `Law.of`.
         ablation: As for `Law.of`.
@@ -227,8 +240,8 @@ def certify_run(
         masks: (p0, p_half) of the run's multinomial noise by layer, for "published".
         progress: Told as devices are done.
     """
-    names = _checked(statements)
     hardware = hardware or hardware_of(run.model)
+    names = _checked(statements_on(hardware) if statements is None else statements)
     model = run.on(hardware)
     is_array = hardware.array is not None
     if is_array and (gain is not None or ablation is not None):

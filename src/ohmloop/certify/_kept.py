@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ohmloop.certify._certify import DEFAULT, StatementName, certify_chips, certify_run
+from ohmloop.certify._certify import StatementName, certify_chips, certify_run
 from ohmloop.certify._deterministic import BoxCertificate
 from ohmloop.certify._divergence import KLCertificate
 from ohmloop.certify._drift import DriftCertificate
@@ -58,7 +58,7 @@ def certify_folder(
     folder: str | Path,
     hardware: Hardware | None = None,
     *,
-    statements: Sequence[StatementName] = DEFAULT,
+    statements: Sequence[StatementName] | None = None,
     calibrated: Calibrated | None = None,
     gain: Gain | None = None,
     ablation: Ablation | None = None,
@@ -76,7 +76,7 @@ def certify_folder(
     Args:
         folder: Of the run.
         hardware: What devices are drawn from; the run's own by default.
-        statements: As for `certify`.
+        statements: As for `certify_run`.
         calibrated: As for `Law.of`, as are the next two.
         gain: As for `Law.of`.
         ablation: As for `Law.of`.

@@ -80,7 +80,7 @@ def certify(
 
     The run's folder keeps the certificates.
     """
-    from ohmloop.certify import certify_chips_folder, certify_folder
+    from ohmloop.certify import certify_chips_folder, certify_folder, statements_on
     from ohmloop.cli._train import _hardwares, _json
     from ohmloop.crossbar import Hardware
     from ohmloop.nn import Deployment
@@ -114,19 +114,20 @@ def certify(
     # A fitted device of one's own has no name to load it by: the run holds it.
     own = Hardware.model_validate(config["hardware"][0])
     hardwares = _hardwares(list(device), convention) if device else [own]
-    shifts = {"percentile", "drift", "kl"}.intersection(name.strip() for name in names)
-    if shifts and len(shifts) < len(names) and any(h.array is not None for h in hardwares):
-        names = [name for name in names if name.strip() not in shifts]
-        typer.echo(
-            f"Left out, as for the law on weights alone: {', '.join(sorted(shifts))}.", err=True
-        )
+    names = [name.strip() for name in names]
+    for hardware in hardwares:
+        possible = statements_on(hardware, names)  # type: ignore[arg-type]  # checked there
+        if len(possible) < len(names):
+            left_aside = ", ".join(n for n in names if n not in possible)
+            typer.echo(f"Left out, as for the law on weights alone: {left_aside}.", err=True)
+            names = list(possible)
     kept: list[tuple[str, tuple[Certificate, ...]]] = []
     with bars() as progress:
         for hardware in hardwares:
             certificates = certify_folder(
                 run,
                 hardware,
-                statements=[name.strip() for name in names],  # type: ignore[misc]  # checked there
+                statements=names,  # type: ignore[arg-type]  # checked there
                 calibrated=sigma,  # type: ignore[arg-type]  # checked above
                 gain=None if common is None else _gain(common),
                 ablation=None if left_out is None else _ablation(left_out),

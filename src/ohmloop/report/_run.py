@@ -169,12 +169,11 @@ def _curves(groups: dict[str, list[Certificate]]) -> Plot | None:
 
 
 def _own(record: RunRecord, fleets: Sequence[Evaluation]) -> Evaluation | None:
-    """Return the fleet of what the run was trained for, or else the first one on the law on weights."""
+    """Return the fleet of what the run was trained for, or else the first one of the same kind."""
     names = [h["device"]["name"] for h in record.config["hardware"]]
-    on_law = [e for e in fleets if not e.on_array]
-    return next((e for e in on_law if e.device in names), None) or next(
-        iter(on_law or fleets), None
-    )
+    for_array = any(h.get("array") is not None for h in record.config["hardware"])
+    same = [e for e in fleets if e.on_array == for_array]
+    return next((e for e in same if e.device in names), None) or next(iter(same or fleets), None)
 
 
 def _lead(record: RunRecord, fresh: _Fresh, metric: str) -> str:

@@ -232,12 +232,16 @@ def _evaluate(task: _Task, asked: kinds.Evaluate) -> dict[str, Any]:
 
 
 def _certify(task: _Task, asked: kinds.Certify) -> dict[str, Any]:
-    from ohmloop.certify import certify_folder
+    from ohmloop.certify import certify_folder, statements_on
+    from ohmloop.crossbar import Hardware
+    from ohmloop.train import read_run
 
+    own = Hardware.model_validate(read_run(task.folder).config["hardware"][0])
+    hardware = own if asked.device is None else task.hardware(asked.device)
     made = certify_folder(
         task.folder,
-        None if asked.device is None else task.hardware(asked.device),
-        statements=asked.statements,  # type: ignore[arg-type]  # checked there
+        hardware,
+        statements=statements_on(hardware, asked.statements),  # type: ignore[arg-type]  # checked there
         n_devices=asked.n_devices,
         alpha=asked.alpha,
         seed=asked.seed,
