@@ -45,6 +45,7 @@ def known_of(problem: Problem) -> Any:
     return _knowledge(problem, [], 0)
 
 
+@pytest.mark.slow
 def test_after_a_range_was_narrowed_nothing_outside_it_is_suggested() -> None:
     space = Space((Real(name="t", low=0, high=100), Real(name="x", low=0, high=1, step=0.25)))
     old = [{"t": 150 if i >= 4 else 10 * i, "x": 0.1 * i} for i in range(8)]
@@ -111,6 +112,7 @@ def test_rejecting_one_level_leaves_its_neighbours() -> None:
     assert suggest(of(space), tried, rejected=[{"n": 1}])[0].point == {"n": 10}
 
 
+@pytest.mark.slow
 def test_a_batch_is_as_large_as_what_is_left() -> None:
     space = Space((Ordinal(name="n", levels=(1, 2, 3)),))
     assert len(suggest(of(space), [], 5)) == 3

@@ -453,6 +453,7 @@ def test_a_cell_of_10_megabytes_ends_soon(campaign: Campaign, tmp_path: Path, co
         assert campaign.state.history == before
 
 
+@pytest.mark.slow
 def test_zip_bombs_end_soon(campaign: Campaign, tmp_path: Path) -> None:
     parts = parts_of(campaign.export(tmp_path / "sheet.xlsx").read_bytes())
     sheet = "xl/worksheets/sheet1.xml"

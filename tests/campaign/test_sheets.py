@@ -317,6 +317,7 @@ def test_the_workbook_helps_to_fill_it_in(tmp_path: Path) -> None:
 # -- earlier campaigns --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_earlier_campaign_informs_and_makes_no_trial(tmp_path: Path) -> None:
     with start(tmp_path / "lab") as campaign:
         path = tmp_path / "old.csv"

@@ -69,6 +69,7 @@ def test_rank_is_the_largest_that_covers(n: int, share: float, alpha: float) -> 
     assert stats.binom.cdf(j - 1, n, 1 - share) <= alpha < stats.binom.cdf(j, n, 1 - share)
 
 
+@pytest.mark.slow
 def test_rank_bound_covers_scores_with_ties() -> None:
     rng = np.random.default_rng(0)
     # Scores 0, 1/4, ..., 1 with weight .06 at 0: 90 % of devices reach at least 1/4, not 95 %.

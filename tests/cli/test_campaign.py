@@ -267,6 +267,7 @@ def test_replays_are_listed(ohmloop: Ohmloop) -> None:
     assert "nanowires" in ohmloop("replay").out.splitlines()
 
 
+@pytest.mark.slow
 def test_help_says_what_each_command_does(ohmloop: Ohmloop) -> None:
     out = ohmloop("--help").out
     for command in (

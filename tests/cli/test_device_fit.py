@@ -52,6 +52,7 @@ def test_three_kinds_of_file_give_one_model(files: Path) -> None:
     assert "pulses.curvature_up" in shown.stdout
 
 
+@pytest.mark.slow
 def test_headers_and_kinds_may_be_stated_file_by_file(files: Path) -> None:
     (files / "bare.csv").write_text("".join(f"{g},{5 - g}\n" for g in PULSES))
     (files / "rows.csv").write_text("1,5,4.5,4.2,4.1\n2,3,2.9,2.8,2.75\n")
@@ -76,6 +77,7 @@ def test_headers_and_kinds_may_be_stated_file_by_file(files: Path) -> None:
     assert "drift_law" in run.stdout
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_with_the_option_to_type(files: Path) -> None:
     (files / "i.csv").write_text("Time (s),Current (uA)\n1,5\n2,4\n3,3\n")
     run = ohmloop("device", "fit", "i.csv", "-o", "d.json", cwd=files)

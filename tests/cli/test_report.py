@@ -51,6 +51,7 @@ def test_a_comparison_is_kept_and_reported(tmp_path: Path) -> None:
     assert "erm" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_campaigns_and_loops_are_told_apart(tmp_path: Path) -> None:
     with filled(tmp_path / "lab"):
         pass

@@ -29,6 +29,7 @@ def law(name: str) -> Hardware:
     return Hardware(device=load_device(name))
 
 
+@pytest.mark.slow
 def test_surrogate_predicts_laws_that_it_did_not_see(runs: list[Run]) -> None:
     found = sensitivity(runs, law("lognormal:0.5"), n_points=32, n_devices=16)
     names = ("lognormal:0.15", "lognormal:0.6", "lognormal:1.1", "nanowire-28", "nanowire-30")

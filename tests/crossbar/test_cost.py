@@ -580,6 +580,7 @@ def test_an_unknown_precision_is_refused() -> None:
 # The page
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_constants_and_figures_of_the_code() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "energy_table.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

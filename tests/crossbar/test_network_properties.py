@@ -39,6 +39,7 @@ def floor(g: Tensor, wires: Wires) -> float:
     return 1e-12 + 1e-15 * float(g.max()) * ohms
 
 
+@pytest.mark.slow
 @given(arrays())
 @settings(max_examples=150, deadline=None)
 def test_kirchhoff_holds_and_elimination_agrees(case: tuple[Tensor, Tensor, Wires]) -> None:

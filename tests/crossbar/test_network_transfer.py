@@ -38,6 +38,7 @@ def test_transfer_of_ideal_wires_is_the_transpose() -> None:
     assert transfer_matrix(g, WIRES).dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(4, 3), (3, 5), (20, 2)])
 def test_transfer_gradient_equals_finite_differences(shape: tuple[int, int]) -> None:
     g = (cells(2, *shape, top=0.02) + 0.005).requires_grad_()

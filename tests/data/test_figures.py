@@ -123,6 +123,7 @@ def test_keys_are_stable_and_json_has_no_nan() -> None:
     assert set(needed.split()) <= set(keys)
 
 
+@pytest.mark.slow
 def test_bootstrap_interval_covers_the_median() -> None:
     rng = np.random.default_rng(1)
     hits = 0

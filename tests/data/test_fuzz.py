@@ -89,6 +89,7 @@ def _numbers(data: bytes) -> set[float]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_mutated_files_give_an_answer_or_an_ingest_error(name: str, tmp_path: Path) -> None:
     writer, suffix, _ = FORMATS[name]

@@ -151,6 +151,7 @@ def test_traces_of_taox() -> None:
     assert trace.conductance[0, 0] == pytest.approx(1 / 7.889952146730135e7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("levels", "rows"), [(32, 1451), (526, 350)])
 def test_levels_of_mnn_cam(levels: int, rows: int) -> None:
     path = shared(f"mnn-cam-526-levels/{levels}-levels-retention.xlsx")

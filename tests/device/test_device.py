@@ -117,6 +117,7 @@ def test_43_presets_round_trip(tmp_path: Path) -> None:
         assert device.sigma.value == pytest.approx(device.published["sigma"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_presets_are_what_the_script_makes_of_the_measurements(nanowires: Path) -> None:
     for device in list_devices()[::7]:
         made = fit([read(nanowires / "raw" / device.sources[0].file)], name=device.name)

@@ -116,6 +116,7 @@ def test_noise_free_pulses_are_recovered_exactly(up: float) -> None:
     assert model.figures["pulse_curvature_up_interval"] is None  # one cycle says nothing of others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read_noise", [0.0, 5e-7])
 def test_noisy_pulses_are_recovered_within_their_intervals(read_noise: float) -> None:
     model = fit_pulses([simulate(cycles=40, read_noise=read_noise, seed=3)], name="noisy")
@@ -290,6 +291,7 @@ def test_sweeps_and_pulses_together_hold_both_parts(tmp_path: Path) -> None:
     assert {"pulse_noise", "monotonicity"} <= set(both.figures)
 
 
+@pytest.mark.slow
 def test_gong_is_fitted() -> None:
     path = DEVICES / "aihwkit-gong" / "gong_et_al.csv"
     if not path.exists():

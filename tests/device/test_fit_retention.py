@@ -237,6 +237,7 @@ def test_pulses_and_retention_share_one_window(tmp_path: Path) -> None:
     assert load_device(tmp_path / "d.json") == model
 
 
+@pytest.mark.slow
 def test_public_traces_are_fitted() -> None:
     taox = [
         read_retention(shared(f"taox-retention-bisol/FIB3_I7_3_{k}_retention.csv.gz"))

@@ -104,6 +104,7 @@ def test_listing_presets_needs_no_torch() -> None:
     assert out.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_the_command_line_lists_the_cells_and_shows_each_constant_with_unit_and_source() -> None:
     def ohmloop(*arguments: str) -> str:
         code = "from ohmloop.cli import main; main()"

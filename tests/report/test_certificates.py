@@ -35,6 +35,7 @@ def made() -> tuple[tuple[Certificate, ...], Observed]:
     return (*certificates, box), Observed((0.0,), (poll(model, (x, y), law, seed=5),), "as <drawn>")
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_network_and_repeats(
     made: tuple[tuple[Certificate, ...], Observed],
 ) -> None:

@@ -92,6 +92,7 @@ def test_report_needs_nothing_from_outside() -> None:
     assert not re.search(r"url\((?!#|['\"]?#)", page)
 
 
+@pytest.mark.slow
 def test_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
     write_study(_study(), tmp_path / "a")
     write_study(_study(), tmp_path / "b")

@@ -162,6 +162,7 @@ def test_augmentation_never_mirrors_and_keeps_the_batch_as_it_is() -> None:
     assert len(out.flatten(1).unique(dim=0)) > 60
 
 
+@pytest.mark.slow
 @needs_signs
 def test_real_signs_have_every_class_on_each_side_and_whole_tracks() -> None:
     t = task("gtsrb", SHARED)

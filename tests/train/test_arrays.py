@@ -175,6 +175,7 @@ def test_steady_scales_its_noise_by_the_error_of_the_array() -> None:
     assert verified < once / 3
 
 
+@pytest.mark.slow
 def test_a_run_on_arrays_is_read_back_scored_certified_and_reported(tmp_path: Path) -> None:
     digits, folder = task("digits"), tmp_path / "run"
     made = fit(digits, "hardware-aware", hardware=HARDWARE, run_dir=folder, **SMALL)

@@ -97,6 +97,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [2, 9, 14])
 def test_search_with_trials_in_flight_resumes_to_the_same_bits(after: int, tmp_path: Path) -> None:
     digits = task("digits")

@@ -78,6 +78,7 @@ def test_strength_zero_is_long_plain_training() -> None:
     assert same(ours.model, plain.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "sigma", "is_noisy"), [("mlp", 3.0, False), ("mlp-bn", 0.8, True)]
 )
@@ -102,6 +103,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 4, 9, 15])
 def test_killed_search_resumes_to_the_same_bits(after: int, tmp_path: Path) -> None:
     digits = task("digits")
@@ -220,6 +222,7 @@ def test_more_inputs_than_usual_are_found_where_there_are_some() -> None:
     assert torch.equal(usual, more[:1024])
 
 
+@pytest.mark.slow
 def test_search_does_not_open_the_test_set() -> None:
     digits = task("digits")
 

@@ -67,6 +67,7 @@ def test_a_workbook_is_recognised_with_figures_and_curves(reader: Reader, sweep:
     assert Preview.model_validate_json(seen.model_dump_json()) == seen
 
 
+@pytest.mark.slow
 def test_a_long_record_is_thinned_for_the_plot(reader: Reader, tmp_path: Path) -> None:
     volts = np.concatenate([np.linspace(0, 1, 30_000), np.linspace(1, 0, 30_000)])
     path = tmp_path / "long.csv"
@@ -124,6 +125,7 @@ def test_a_workbook_that_unpacks_without_end_is_refused(reader: Reader, tmp_path
         reader.preview(tmp_path / "bomb.xlsx")
 
 
+@pytest.mark.slow
 def test_a_file_that_needs_too_much_memory_is_refused_and_the_next_is_read(
     space: Workspace, tmp_path: Path, sweep: Path
 ) -> None:

@@ -71,7 +71,7 @@ class Worth:
         factor, unit = (100.0, "points") if share else (1.0, f"of {metric}")
         return (
             f"{self.phrase} ({self.before:.3g} to {self.after:.3g}) is worth "
-            f"{factor * self.gain:.2f} ± {factor * self.error:.2f} {unit}"
+            f"{round(factor * self.gain, 2) + 0.0:.2f} ± {factor * self.error:.2f} {unit}"
         )
 
 
