@@ -219,7 +219,7 @@ def test_commands_train_for_an_array(tmp_path: Path) -> None:
     assert "on what it was trained for: nanowire-30" in err
     code, out, err = command("certify", folder, "--n-devices", 60)
     assert code == 0, err
-    assert "Left out, as for the law on weights alone: drift, percentile" in err
+    assert "Left out, as for the law on weights alone: percentile, drift" in err
     code, _, err = command("train", "--task", "iris", "--array", "row=16", "-o", tmp_path / "b")
     assert code == 1
     assert 'Did you mean "rows"' in err
