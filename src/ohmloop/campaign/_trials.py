@@ -103,6 +103,15 @@ class Trial:
             return None
         return max(failed, key=lambda r: sum(r.stages.values())).failed_at
 
+    @property
+    def outcome(self) -> str:
+        """In a word or two where it stands."""
+        if not self.records:
+            return self.status
+        if self.failed_at:
+            return f"failed at {self.failed_at}"
+        return "usable" if self.is_usable else "undecided"
+
     def next_device(self, taken: Collection[str] = ()) -> str:
         """Return the name of a further device that nobody named: the next free number."""
         names = {record.device for record in self.records} | set(taken)

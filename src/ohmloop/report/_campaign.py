@@ -33,7 +33,6 @@ if TYPE_CHECKING:
         ReplayRun,
         ReplayTable,
         State,
-        Trial,
     )
 
 
@@ -64,7 +63,7 @@ def campaign_page(campaign: Campaign, stem: str = "campaign") -> Page:
     trials = [
         {
             "id": trial.id,
-            "status": _outcome(trial),
+            "status": trial.outcome,
             "recipe": recipe_text(config, trial.recipe),
             "devices": [_device(config, record) for record in trial.records],
             "reasons": sentences(config, trial.reasons) if trial.reasons else [],
@@ -188,7 +187,7 @@ def _trials_table(config: Config, state: State) -> list[tuple[object, ...]]:
             rows.append(
                 (
                     trial.id,
-                    _outcome(trial),
+                    trial.outcome,
                     "" if record is None else record.device,
                     "" if record is None else record.failed_at or "",
                     *recipe,
@@ -219,14 +218,6 @@ def _cards(config: Config, status: CampaignStatus) -> list[dict[str, str]]:
             }
         )
     return cards
-
-
-def _outcome(trial: Trial) -> str:
-    if not trial.records:
-        return trial.status
-    if trial.failed_at:
-        return f"failed at {trial.failed_at}"
-    return "usable" if trial.is_usable else "undecided"
 
 
 def is_simulated(record: Record) -> bool:

@@ -23,7 +23,7 @@ from ohmloop.nn import Deployment, Where, analogize, digitize, has_arrays, score
 from ohmloop.progress import Progress, silent
 from ohmloop.run import Executor, using
 from ohmloop.tasks import Task, task
-from ohmloop.train._folder import open_run, read_json, write_json, write_weights
+from ohmloop.train._folder import finished_config, open_run, write_json, write_weights
 from ohmloop.train._loop import Lesson, Recipe, Schedule, has_ranges
 from ohmloop.train._methods import AsItComes, Distillation, Method, Steady, parse_method
 from ohmloop.train._noise import Noise, noisy_layers
@@ -354,12 +354,7 @@ def load_run(folder: str | Path) -> Run:
         TrainError: If the folder holds no finished run.
     """
     path = Path(folder)
-    config = read_json(path / "config.json")
-    if not (path / "result.json").exists():
-        raise TrainError(
-            f"{path} is not finished. Run the same `ohmloop train` command again; it goes on from "
-            "its last epoch."
-        )
+    config = finished_config(path)
     found = task(config["task"], config["data"], standardise=config["standardise"])
     model = found.model(config["model"], seed=config["seed"])
     try:

@@ -45,6 +45,17 @@ def environment() -> dict[str, str]:
     return out
 
 
+def finished_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a finished run; TrainError if it is none, or not finished."""
+    config: dict[str, Any] = read_json(folder / "config.json")
+    if not (folder / "result.json").exists():
+        raise TrainError(
+            f"{folder} is not finished. Run the same `ohmloop train` command again; it goes on from "
+            "its last epoch."
+        )
+    return config
+
+
 def open_run(folder: Path, config: dict[str, Any]) -> None:
     """Make the folder of a run, or check that an existing one is of the same run.
 

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from ohmloop.errors import TrainError
-from ohmloop.train._folder import read_json, write_json
+from ohmloop.train._folder import finished_config, read_json, write_json
 
 EVALUATIONS, CERTIFICATES = "evaluations", "certificates.json"
 
@@ -246,12 +246,7 @@ def read_run(folder: str | Path) -> RunRecord:
         TrainError: If the folder holds no finished run, or a file in it is damaged.
     """
     path = Path(folder)
-    config = read_json(path / "config.json")
-    if not (path / "result.json").exists():
-        raise TrainError(
-            f"{path} is not finished. Run the same `ohmloop train` command again; it goes on from "
-            "its last epoch."
-        )
+    config = finished_config(path)
     history: list[dict[str, float]] = []
     lines = path / "history.jsonl"
     try:

@@ -91,18 +91,9 @@ def lab_page(
 # -- trials -------------------------------------------------------------------------------------
 
 
-def outcome(trial: Trial) -> str:
-    """Return in a word or two where a trial stands."""
-    if not trial.records:
-        return trial.status
-    if trial.failed_at:
-        return f"failed at {trial.failed_at}"
-    return "usable" if trial.is_usable else "undecided"
-
-
 def trial_view(config: Config, trial: Trial) -> dict[str, Any]:
     """Return what the pages show of a trial."""
-    word, recipe, found = outcome(trial), recipe_rows(config, trial), means(config, trial)
+    word, recipe, found = trial.outcome, recipe_rows(config, trial), means(config, trial)
     origin = {"own": "own experiment", "imported": "from a sheet"}.get(trial.origin, "")
     return {
         "id": trial.id,
