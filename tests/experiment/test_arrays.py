@@ -116,6 +116,36 @@ def test_a_repeated_run_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_after_the_chips_it_has_scored(tmp_path: Path) -> None:
+    setting = ArraySetting(methods=("erm",), n_arrays=2, seeds=(0,), epochs=2)
+    whole = run_arrays(setting, folder=tmp_path)
+    kept = sorted((tmp_path / "scores").iterdir())
+    assert len(kept) == 6  # three writings, with and without readout
+    marked = json.loads(kept[0].read_text())
+    marked["test"] = [0.25, 0.75]  # shows which scores were read, and not made again
+    kept[0].write_text(json.dumps(marked))
+    kept[1].write_text("{", encoding="utf-8")  # the disk was full
+    kept[2].unlink()
+    again = run_arrays(setting, folder=tmp_path)
+    found = [
+        (a.scores.tolist(), b.scores.tolist()) for a, b in zip(whole.rows, again.rows, strict=True)
+    ]
+    assert sum(a == b for a, b in found) == 5
+    assert sum(b == [[0.25, 0.75]] for _, b in found) == 1
+
+
+@pytest.mark.slow
+def test_scores_of_other_chips_are_not_taken_for_these(tmp_path: Path) -> None:
+    setting = ArraySetting(methods=("erm",), n_arrays=2, seeds=(0,), epochs=2)
+    run_arrays(setting, folder=tmp_path)
+    for other in ({"wire": 30.0}, {"n_arrays": 3}):
+        changed = setting.model_copy(update=other)
+        fresh = run_arrays(changed)
+        for a, b in zip(run_arrays(changed, folder=tmp_path).rows, fresh.rows, strict=True):
+            assert a.scores.tolist() == b.scores.tolist()
+
+
 def test_the_report_stands_alone_and_its_tables_hold_every_cell(
     study: ArrayStudy, tmp_path: Path
 ) -> None:

@@ -8,12 +8,12 @@ task is not known. The smallest setting here is a published task of that size: 3
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohmloop.crossbar import (
@@ -29,6 +29,7 @@ from ohmloop.crossbar import (
 )
 from ohmloop.device import DeviceModel, load_device
 from ohmloop.errors import ConversionError
+from ohmloop.experiment._kept import Scores, kept_scores, question_of
 from ohmloop.experiment._setting import ArraySetting
 from ohmloop.experiment._study import ArrayRow, ArrayStudy, Matrix
 from ohmloop.nn import (
@@ -67,8 +68,8 @@ def run_arrays(
 
     Args:
         setting: What is done.
-        folder: Where trained networks are kept (``folder/train/METHOD-SEED``); an interrupted run goes on
-            there. None keeps nothing.
+        folder: Where trained networks (``folder/train/METHOD-SEED``) and the scores of finished chips
+            (``folder/scores``) are kept; an interrupted run goes on there. None keeps nothing.
         data: Folder of the data set, where no package brings it.
         costs: Constants of energy, latency and area; the defaults if None.
         progress: Told as networks are trained and chips are read.
@@ -87,7 +88,7 @@ def run_arrays(
     writings = setting.writings(device.cell().pulses is not None)
     found = task(setting.network[0], data)
     _check_linear(analogize(found.model(setting.network[1]), Hardware(device=device)))
-    results: dict[tuple[str, str, str], list[_Scores]] = {}
+    results: dict[tuple[str, str, str], list[Scores]] = {}
     first: _Trained | None = None
     for method in setting.methods:
         for seed in setting.seeds:
@@ -100,7 +101,14 @@ def run_arrays(
                 hardware = Hardware(device=device, array=setting.array(programming, g_max))
                 for deployment in (Deployment(), trained.readout):
                     key = (method, writing, deployment.calibration)
-                    scores = _on_chips(trained, hardware, deployment, setting, progress)
+                    question = question_of(
+                        setting, trained.model, hardware, deployment, (seed, _SEED)
+                    )
+                    scores = kept_scores(
+                        folder,
+                        question,
+                        partial(_on_chips, trained, hardware, deployment, setting, progress),
+                    )
                     results.setdefault(key, []).append(scores)
     assert first is not None
     verified = Hardware(device=device, array=setting.array(writings["written and verified"], g_max))
@@ -138,12 +146,6 @@ class _Trained(NamedTuple):
     @property
     def readout(self) -> Deployment:
         return Deployment(calibration="readout", samples=min(64, len(self.inputs)))
-
-
-class _Scores(NamedTuple):
-    digital: float
-    test: NDArray[np.float64]
-    development: NDArray[np.float64] | None
 
 
 def _train(
@@ -193,7 +195,7 @@ def _on_chips(
     deployment: Deployment,
     setting: ArraySetting,
     progress: Progress,
-) -> _Scores:
+) -> Scores:
     model = analogize(trained.model, hardware)
     try:
         calibrate_converters(model, trained.inputs)
@@ -216,12 +218,12 @@ def _on_chips(
         ]
     finally:
         digitize(model)
-    return _Scores(
+    return Scores(
         results[0].digital, results[0].scores, results[1].scores if len(results) > 1 else None
     )
 
 
-def _row(method: str, writing: str, deployment: str, parts: Sequence[_Scores]) -> ArrayRow:
+def _row(method: str, writing: str, deployment: str, parts: Sequence[Scores]) -> ArrayRow:
     known = [p.development for p in parts if p.development is not None]
     return ArrayRow(
         method=method,
