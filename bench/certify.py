@@ -1,10 +1,11 @@
 """What can be proven about networks trained in different ways, on three of the 43 nanowires, and what is true.
 
 Networks: the digits MLP and a LeNet on Fashion-MNIST (8,000 development images, 5 epochs a training, 200 test
-images), trained once each (seed 0) by `erm`, `bayesmulti` and `steady`; `steady` also with the deployment
-`readout` (64 unlabelled training inputs a device). Nanowires by sigma among the 43: the quietest, the median
-(place 22), and a poor one (place 32). Noise only (`use_rho` False), and on the median one its level table
-too.
+images), trained with three seeds each by `erm`, `bayesmulti` and `steady`; `steady` also with the deployment
+`readout` (64 unlabelled training inputs a device). Tables have the mean over seeds, with the lowest and highest
+in brackets where they differ; a certificate speaks about one network, so a mean over seeds claims nothing.
+Nanowires by sigma among the 43: the quietest, the median (place 22), and a poor one (place 32). Noise only
+(`use_rho` False), and on the median one its level table too.
 
 For each: 5,000 virtual devices (Fashion-MNIST: 500) give the yield of each input (S2), the accuracy of 95 %
 and 99 % of all devices (S2), and both under a systematic shift of the law (S3: percentile smoothing and
@@ -13,7 +14,7 @@ Fashion-MNIST. "True": other devices, 300 for each shift,
 shifted along the gradient of the loss (the mean over 32 devices) in the logarithm of the weights. A proof
 holds for every direction, the points for this one. With readout only the unshifted point is drawn.
 
-    python bench/certify.py
+    python bench/certify.py [--tasks digits] [--seeds 0,1,2]
 """
 
 import argparse
@@ -22,7 +23,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from torch.func import functional_call
 
 from _common import RESULTS, markdown, save
 from ohmloop.certify import (
+    BoxCertificate,
     Certificate,
     DriftCertificate,
     Law,
@@ -46,7 +48,7 @@ from ohmloop.certify import (
     yield_certificate,
 )
 from ohmloop.crossbar import Hardware
-from ohmloop.device import list_devices
+from ohmloop.device import DeviceModel, list_devices
 from ohmloop.nn import Deployment, analog_parameters
 from ohmloop.report import Observed, certificates_figure, to_svg
 from ohmloop.tasks import Split, task
@@ -98,14 +100,15 @@ STUDIES = (
 )
 
 
-def trained(study: Study, method: str) -> nn.Module:
+def trained(study: Study, method: str, seed: int) -> nn.Module:
     laws = [Hardware.model_validate({"device": f"lognormal:{s}"}) for s in study.sigmas]
     return fit(
         task(study.task),
         method,
         model=study.model,
         hardware=laws,
-        run_dir=CACHE / study.task / method.partition(":")[0],
+        seed=seed,
+        run_dir=CACHE / study.task / f"{method.partition(':')[0]}-{seed}",
         **study.settings,  # type: ignore[arg-type]
     ).model
 
@@ -206,21 +209,42 @@ def holds(certificates: Sequence[Certificate], seen: Observed) -> list[str]:
     return wrong
 
 
-def run(study: Study) -> tuple[dict[str, object], str]:
+class Found(NamedTuple):
+    """What one training seed gave.
+
+    Attributes:
+        n_inputs: Certified.
+        rows: Columns of the table by its row; see `figures`.
+        records: Certificates without lists over inputs.
+        groups, seen: For the picture.
+        wrong: Where simulated devices contradict a certificate.
+        seconds: Of the processor, trainings left out.
+    """
+
+    n_inputs: int
+    rows: dict[tuple[str, ...], list[float | None]]
+    records: list[dict[str, object]]
+    groups: dict[str, list[Certificate]]
+    seen: dict[str, Observed]
+    wrong: list[str]
+    seconds: float
+
+
+def run(study: Study, seed: int, wires: dict[str, DeviceModel]) -> Found:
     found = task(study.task)
     limit = study.settings.get("limit")
-    test = found.test(0, limit)  # type: ignore[arg-type]
+    test = found.test(seed, limit)  # type: ignore[arg-type]
     order = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))
     keep = order[: study.test_limit].sort().values
     data = Split(test.x[keep], test.y[keep])
-    train, _ = found.development(0, limit)  # type: ignore[arg-type]
-    unlabelled = unlabelled_inputs(train, 0)
-    ranked = sorted(list_devices(), key=lambda d: (d.sigma.value, d.name))
-    wires = {place: ranked[k] for place, k in PLACES.items()}
-    rows, records, groups, seen, wrong = [], [], {}, {}, []
-    began = time.process_time()
+    train, _ = found.development(seed, limit)  # type: ignore[arg-type]
+    unlabelled = unlabelled_inputs(train, seed)
+    rows: dict[tuple[str, ...], list[float | None]] = {}
+    records, groups, seen, wrong = [], {}, {}, []
+    seconds = 0.0
     for method in study.methods:
-        model = trained(study, method).eval()
+        model = trained(study, method, seed).eval()
+        began = time.process_time()
         name = method.partition(":")[0]
         box = box_certificate(
             model,
@@ -240,11 +264,16 @@ def run(study: Study) -> tuple[dict[str, object], str]:
                     if place == "median" and not use_rho:
                         groups[label] = [*certificates, *([box] if deployment == "none" else [])]
                         seen[label] = observed
-                    rows.append(
-                        row(label, place, device, use_rho, certificates, box, observed, deployment)
+                    key = (
+                        label,
+                        f"{place}: {device.name} ({device.sigma.value:.3f})",
+                        "yes" if use_rho else "no",
                     )
+                    boxed = None if deployment != "none" or use_rho else box
+                    rows[key] = figures(certificates, boxed, observed)
                     records.append(
                         {
+                            "seed": seed,
                             "method": method,
                             "deployment": deployment,
                             "place": place,
@@ -256,38 +285,64 @@ def run(study: Study) -> tuple[dict[str, object], str]:
                             "true": true_of(observed),
                         }
                     )
-                    print(study.task, *rows[-1], flush=True)
-    seconds = time.process_time() - began
-    figure = certificates_figure(groups, seen)
+                    print(study.task, seed, *key, rows[key], flush=True)
+        seconds += time.process_time() - began
+    return Found(len(data.x), rows, records, groups, seen, wrong, seconds)
+
+
+def study_of(study: Study, seeds: Sequence[int]) -> tuple[dict[str, object], str]:
+    """Run all seeds; return what is kept, and the page."""
+    ranked = sorted(list_devices(), key=lambda d: (d.sigma.value, d.name))
+    wires = {place: ranked[k] for place, k in PLACES.items()}
+    found = [run(study, seed, wires) for seed in seeds]
+    first = found[0]
+    figure = certificates_figure(first.groups, first.seen)
     svg = to_svg(figure, f"{study.task}: certified curves and simulated devices, median nanowire")
     (RESULTS / f"certify-{study.task}.svg").write_text(svg + "\n", encoding="utf-8")
     head = [
-        "method", "nanowire (sigma)", "levels", "inputs with yield > 50 % / >= 95 %",
-        "accuracy of 95 % / 99 % of devices", "true 95 %", "after shift .5 (95 %)", "true",
-        "inputs kept after shift .5 (50 %)", "true", "box, half of the inputs",
+        "method", "nanowire (sigma)", "levels", "inputs with yield > 50 %", "with yield >= 95 %",
+        "accuracy of 95 % of devices", "of 99 %", "true 95 %", "after shift .5 (95 %)", "true",
+        "inputs kept after shift .5 (50 %)", "true", "box: half of the inputs keep if every weight is off by",
     ]  # fmt: skip
+    cells = [
+        [*key, *(cell([f.rows[key][k] for f in found]) for k in range(len(first.rows[key])))]
+        for key in first.rows
+    ]
+    wrong = [f"seed {seed}: {w}" for seed, f in zip(seeds, found, strict=True) for w in f.wrong]
+    seconds = sum(f.seconds for f in found)
     text = "\n".join(
         [
             f"# Certificates: {study.task}\n",
             f"{__doc__}\n",
-            f"{len(data.x)} test inputs, {study.n_devices:,} devices a row at 95 % confidence, "
-            f"{N_TRUE} further devices for what is true. The picture shows the median nanowire without "
-            f"level table. {seconds:.0f} CPU s.\n",
+            f"Training seeds {', '.join(map(str, seeds))}; {first.n_inputs} test inputs, {study.n_devices:,} "
+            f"devices a row at 95 % confidence, {N_TRUE} further devices for what is true. The picture shows "
+            f"seed {seeds[0]} on the median nanowire without level table. {seconds:.0f} CPU s, without "
+            "trainings.\n",
             f"Contradicted by simulated devices (significance 1e-4 each): {len(wrong)}"
             f"{'' if not wrong else ': ' + '; '.join(wrong[:5])}.\n",
-            markdown(head, rows),
+            markdown(head, cells),
             f"![curves](certify-{study.task}.svg)\n",
         ]
     )
     return {
-        "n_inputs": len(data.x),
+        "seeds": list(seeds),
+        "n_inputs": first.n_inputs,
         "n_devices": study.n_devices,
         "n_true": N_TRUE,
         "wires": {k: d.name for k, d in wires.items()},
         "seconds": seconds,
         "contradicted": wrong,
-        "rows": records,
+        "rows": [r for f in found for r in f.records],
     }, text
+
+
+def cell(values: Sequence[float | None]) -> str:
+    """Return percent over seeds: the mean, and in brackets the lowest and the highest."""
+    known = [100 * v for v in values if v is not None]
+    if len(known) < len(values):
+        return "–" if not known else f"none for {len(values) - len(known)} of {len(values)} seeds"
+    mean, low, high = (f"{v:.1f}" for v in (float(np.mean(known)), min(known), max(known)))
+    return f"{mean} %" if low == high else f"{mean} % ({low} to {high})"
 
 
 def slim(c: Certificate) -> dict[str, object]:
@@ -296,7 +351,7 @@ def slim(c: Certificate) -> dict[str, object]:
     return {k: v for k, v in c.to_dict().items() if k not in long}
 
 
-def true_of(seen: Observed) -> dict[str, object]:
+def true_of(seen: Observed) -> dict[str, Any]:
     return {
         "rho": seen.rho,
         "accuracy_quantile_05": [float(np.quantile(v.scores("label"), 0.05)) for v in seen.votes],
@@ -305,48 +360,36 @@ def true_of(seen: Observed) -> dict[str, object]:
     }
 
 
-def row(
-    label: str,
-    place: str,
-    device,
-    use_rho: bool,
-    certificates,
-    box,
-    seen: Observed,
-    deployment: str,
-) -> list[str]:
+def figures(
+    certificates: Sequence[Certificate], box: BoxCertificate | None, seen: Observed
+) -> list[float | None]:
+    """Return the table's columns of one network on one nanowire, as shares; None where nothing is claimed."""
     yields, q95, q99, percentile, drift = certificates
+    assert isinstance(yields, YieldCertificate)
+    assert isinstance(percentile, PercentileCertificate)
+    assert isinstance(drift, DriftCertificate)
     true = true_of(seen)
     at = percentile.shares.index(0.95)
     shifted = percentile.bounds[at][percentile.rho.index(SHOWN)]
     kept = next(c for c in drift.curves if c.keep == 0.5).inputs[drift.rho.index(SHOWN)]
-    n = yields.n_inputs
-    covered = [yields.covered[yields.keeps.index(k)] / n for k in (0.5, 0.95)]
     moved = seen.rho.index(SHOWN) if SHOWN in seen.rho else None
-
-    def of(key: str) -> str:
-        return "–" if moved is None else f"{100 * true[key][moved]:.1f} %"
-
-    reach = box.reach[box.shares.index(0.5)]
     return [
-        label,
-        f"{place}: {device.name} ({device.sigma.value:.3f})",
-        "yes" if use_rho else "no",
-        f"{100 * covered[0]:.1f} % / {100 * covered[1]:.1f} %",
-        f"{100 * q95.bound:.1f} % / {100 * q99.bound:.1f} %",
-        f"{100 * true['accuracy_quantile_05'][0]:.1f} %",
-        "–" if shifted is None else f"{100 * shifted:.1f} %",
-        of("accuracy_quantile_05"),
-        f"{100 * kept:.1f} %",
-        of("kept_50"),
-        "–" if deployment != "none" or use_rho else f"every weight off by {100 * reach:.2g} %",
+        *(yields.covered[yields.keeps.index(k)] / yields.n_inputs for k in (0.5, 0.95)),
+        q95.bound,  # type: ignore[attr-defined]
+        q99.bound,  # type: ignore[attr-defined]
+        true["accuracy_quantile_05"][0],
+        shifted,
+        None if moved is None else true["accuracy_quantile_05"][moved],
+        kept,
+        None if moved is None else true["kept_50"][moved],
+        None if box is None else box.reach[box.shares.index(0.5)],
     ]
 
 
 def cost() -> tuple[dict[str, float], str]:
     """Return CPU seconds of 5,000 devices of the digits MLP over its test set."""
     study = STUDIES[0]
-    model = trained(study, "erm").eval()
+    model = trained(study, "erm", 0).eval()
     test = task(study.task).test(0, None)
     device = sorted(list_devices(), key=lambda d: d.sigma.value)[PLACES["median"]]
     law = Law.of(Hardware(device=device, use_rho=False), calibrated="fixed")
@@ -369,11 +412,13 @@ def cost() -> tuple[dict[str, float], str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tasks", default=",".join(s.task for s in STUDIES))
-    chosen = parser.parse_args().tasks.split(",")
+    parser.add_argument("--seeds", default="0,1,2", help="of training")
+    options = parser.parse_args()
+    chosen, seeds = options.tasks.split(","), [int(k) for k in options.seeds.split(",")]
     torch.set_num_threads(1)
     for study in STUDIES:
         if study.task in chosen:
-            result, text = run(study)
+            result, text = study_of(study, seeds)
             if study.task == "digits":
                 result["cost_5000"], words = cost()
                 text += "\n" + words

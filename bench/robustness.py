@@ -9,13 +9,15 @@ median nanowire's sigma (.587) unless stated, on other devices than the test.
     python bench/robustness.py --quick            # two cores
     python bench/robustness.py --full --compute cuda
     python bench/robustness.py --quick --tasks digits,anuran
+    python bench/robustness.py --few              # two cores; the tasks that are made for a GPU, cut down
 """
 
 import argparse
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -216,6 +218,73 @@ def quick(data: Path | None) -> dict[str, Study]:
     return {study.name: study for study in studies}
 
 
+PRETRAINED: tuple[Method, ...] = (
+    "as-it-comes",
+    "weight-noise:level=0.1",
+    "steady:strength=1,length=1,distill=0.9",
+)
+TRAINED: tuple[Method, ...] = ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady")
+LOW = (0.05, 0.1, 0.2, MEDIAN)
+
+
+def few(data: Path | None) -> dict[str, Study]:
+    """Return what a GPU should run whole, cut down for two cores: one seed, few devices, few samples."""
+
+    def at(name: str) -> str | None:
+        return None if data is None else str(data / name)
+
+    def study(task: str, model: str, methods: tuple[Method, ...], **settings: object) -> Study:
+        kept = {"deployments": DEPLOYED, "sigmas": (0.2, 0.4, MEDIAN), "seeds": 1, "n_devices": 5}
+        return Study(f"{task}-few", task, (model,), methods, **{**kept, **settings})  # type: ignore[arg-type]
+
+    pretrained = {"sigmas": LOW, "objective": (0.1,), "n_devices": 3}
+    studies = (
+        study(
+            "donkey", "donkey-cnn", TRAINED, epochs=12, seeds=2, n_devices=10, folder=at("donkey")
+        ),
+        study("cifar10", "resnet8", TRAINED, epochs=8, limit=2_000, test_limit=300),
+        study(
+            "birds525",
+            "efficientnet-lite0",
+            ("erm", "weight-noise:level=0.1", "steady:strength=1,length=1"),
+            epochs=4,
+            test_limit=150,
+            folder=at("birds525"),
+            **pretrained,
+        ),
+        study(
+            "lm",
+            "smollm2-135m",
+            PRETRAINED,
+            deployments=("none", "channel"),
+            epochs=1,
+            limit=60,
+            test_limit=12,
+            **pretrained,
+        ),
+        study("vl-latex", "pix2tex", PRETRAINED, epochs=1, limit=150, test_limit=40, **pretrained),
+        study(
+            "vl-chat",
+            "lite0-smollm2",
+            ("erm", "weight-noise:level=0.1", "steady:strength=1,length=1"),
+            epochs=3,
+            limit=400,
+            test_limit=60,
+            **{**pretrained, "deployments": ("none", "channel")},
+        ),
+        study(
+            "kitti-scenes",
+            "pillars-small",
+            ("erm", "weight-noise:level=0.3", "steady:strength=1,length=1"),
+            epochs=3,
+            limit=200,
+            test_limit=40,
+            n_devices=3,
+        ),
+    )
+    return {study.name: study for study in studies}
+
+
 def full(data: Path | None) -> dict[str, Study]:
     """Return the setting for a GPU: whole data sets, deep networks, all methods."""
     folder = None if data is None else str(data)
@@ -302,6 +371,26 @@ def run_study(study: Study, executor: str, compute: str) -> dict[str, object]:
         "seconds": time.monotonic() - start,
         "rows": rows,
     }
+
+
+def merged(name: str, fresh: dict[str, Any]) -> dict[str, Any]:
+    """Return the kept table with fresh rows in the place of those of the same name."""
+    path = RESULTS / f"robustness-{name}.json"
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    kept.pop("machine", None)
+    for row in fresh["rows"]:
+        same = [
+            k
+            for k, r in enumerate(kept["rows"])
+            if all(r[key] == row[key] for key in ("model", "method", "deployment"))
+        ]
+        if len(same) != 1:
+            raise SystemExit(
+                f"{path} has {len(same)} rows like {row['method']}; run the whole study"
+            )
+        kept["rows"][same[0]] = row
+    kept["sigmas"] = fresh["sigmas"]
+    return kept
 
 
 def on_nanowires(place: Path, method: int, deployment: str, study: Study) -> list[float]:
@@ -571,8 +660,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="whole data, deep networks: for a GPU")
     parser.add_argument("--quick", action="store_true", help="the setting for two cores (default)")
+    parser.add_argument(
+        "--few", action="store_true", help="tasks for a GPU, few devices and samples"
+    )
     parser.add_argument("--tasks", help="only these, separated by commas")
     parser.add_argument("--data", type=Path, help="folder of data sets that no package brings")
+    parser.add_argument(
+        "--method", help="only rows of this method, as in its study; the table keeps its others"
+    )
     executor_options(parser)
     parser.add_argument("--compute", default="cpu")
     args = parser.parse_args()
@@ -580,11 +675,22 @@ def main() -> None:
     if data is None:
         beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "tasks"
         data = beside if beside.exists() else None
-    studies = full(data) if args.full else quick(data)
+    studies = (full if args.full else few if args.few else quick)(data)
     for name in args.tasks.split(",") if args.tasks else studies:
         study = studies[name]
+        chosen = replace(
+            study,
+            name=f"{name}-{args.method}",  # trainings of its own, beside those of the whole study
+            methods=tuple(m for m in study.methods if m == args.method),
+        )
+        if args.method and not chosen.methods:
+            print(f"{name}: has no method {args.method}")
+            continue
         try:
-            result = run_study(study, executor_of(args), args.compute)
+            if args.method:
+                result = merged(name, run_study(chosen, executor_of(args), args.compute))
+            else:
+                result = run_study(study, executor_of(args), args.compute)
         except OhmloopError as error:
             print(f"{name}: skipped: {error}")
             continue
