@@ -67,6 +67,13 @@ def train(
         Path, typer.Option("-o", "--out", help="Run folder; an unfinished one is gone on with.")
     ] = Path("runs/latest"),
     compute: Compute = "cpu",
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes that share each training: with --compute cuda a GPU each, else cores.",
+        ),
+    ] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Short for --executor local:N.")] = 1,
     executor: Where = None,
     json_: Json = False,
@@ -87,6 +94,7 @@ def train(
             seed=seed,
             limit=limit,
             device=compute,
+            processes=processes,
             workers=workers,
             executor=executor,
             run_dir=out,

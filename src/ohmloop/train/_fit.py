@@ -9,6 +9,7 @@ import math
 import pickle
 import struct
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ from ohmloop.train._setting import (
     unlabelled_inputs,
 )
 from ohmloop.train._steady import train_steady
+from ohmloop.train._team import Team, check_processes
 
 CHIPS = 20
 """Chips that a network trained for arrays is validated on: the standard error of the mean is under a quarter of
@@ -90,6 +92,7 @@ def fit(
     seed: int = 0,
     limit: int | None = None,
     device: str = "cpu",
+    processes: int = 1,
     workers: int = 1,
     executor: Executor | str | None = None,
     run_dir: str | Path | None = None,
@@ -122,6 +125,9 @@ def fit(
         seed: Of everything random.
         limit: Use only that many development samples.
         device: Where torch computes: "cpu", "cuda".
+        processes: Of this machine that share each training, every batch divided among them: with "cuda" a GPU
+            each, with "cpu" a share of the cores. The steps are those of one process up to the order of sums
+            (docs/scaling.md). A script keeps its work under ``if __name__ == "__main__":``.
         workers: Short for the executor "local:N".
         executor: Where the trials of a search run (`ohmloop.run`, docs/scaling.md): one that is open, or its
             text. The result depends on it only as far as sums on more threads round otherwise. The network
@@ -130,10 +136,13 @@ def fit(
         progress: Told after each epoch and each trial.
 
     Raises:
-        TrainError: If a setting is wrong, or the folder holds another run.
+        TrainError: If a setting is wrong, the folder holds another run, or several processes cannot share the
+            training.
+        ExecutorError: If one of several processes is lost.
     """
     chosen = parse_method(method) if isinstance(method, str) else method
     _check_device(device)
+    check_processes(processes, device)
     recipe = _recipe(task, epochs, batch_size, lr, schedule, seed)
     hardwares = _hardwares(hardware)
     given = chosen.deployment if deployment is None else deployment
@@ -164,9 +173,21 @@ def fit(
     train, validation = task.development(seed, limit)
     augment = None if task.entry.augment is None else task.augment
     lesson = Lesson(train, validation, task.metric, None, augment)
-    with using(executor, workers) as opened:
+    with ExitStack() as stack:
+        opened = stack.enter_context(using(executor, workers))
+        team = stack.enter_context(Team(processes, device)) if processes > 1 else None
         setting = Setting(
-            task, model, hardwares, where, recipe, device, lesson, deployed, progress, opened
+            task=task,
+            model=model,
+            hardwares=hardwares,
+            where=where,
+            recipe=recipe,
+            device=device,
+            lesson=lesson,
+            deployment=deployed,
+            progress=progress,
+            executor=opened,
+            team=team,
         )
         outcome, noise, trials, cost = _run(setting, chosen, folder)
     chip_score = None

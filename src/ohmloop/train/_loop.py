@@ -158,37 +158,47 @@ def train_once(
             "training on chips needs a model on arrays and what they are: train_once(analogize(model, "
             "Hardware(device=..., array=Array())), ..., chips=Chips((hardware,), inputs))."
         )
-    training = _Training(model, lesson, noise, recipe, chips if noise.on_chips else None)
+    training = Training(model, lesson, noise, recipe, chips if noise.on_chips else None)
+    return run_training(training, until=until, folder=folder, label=label, progress=progress)
+
+
+def run_training(
+    training: Training,
+    *,
+    until: int | None,
+    folder: Path | None,
+    label: str,
+    progress: Progress,
+) -> list[dict[str, float]]:
+    """Go through the epochs of a training that are left; see `train_once`."""
+    recipe = training.recipe
     checkpoint = folder / "checkpoint.pt" if folder is not None else None
     if checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
-    watched = Split(
-        lesson.validation.x[:VALIDATION_SAMPLES], lesson.validation.y[:VALIDATION_SAMPLES]
-    )
     end = recipe.epochs if until is None else min(until, recipe.epochs)
     for epoch in range(len(training.history), end):
         loss = training.epoch(epoch)
         if not math.isfinite(loss):
             raise Diverged(
                 f"{label}: the loss is {loss} in epoch {epoch + 1}. Lower the learning rate "
-                f"(now {recipe.lr:g}) or the noise ({noise})."
+                f"(now {recipe.lr:g}) or the noise ({training.noise})."
             )
         training.history.append(
             {
                 "epoch": epoch + 1,
                 "loss": loss,
-                "validation_score": score(model, watched, lesson.metric),
+                "validation_score": training.validate(),
                 "lr": recipe.rate(epoch),
             }
         )
         if checkpoint is not None:
             training.save(checkpoint)
         progress(ProgressEvent(label, epoch + 1, recipe.epochs, f"loss {loss:.3f}"))
-    model.eval()
+    training.model.eval()
     return training.history
 
 
-class _Training:
+class Training:
     """The state of one training between epochs."""
 
     def __init__(
@@ -212,7 +222,7 @@ class _Training:
 
     def epoch(self, epoch: int) -> float:
         """Go once through the data; return the mean loss."""
-        x, y = self.lesson.train
+        x = self.lesson.train.x
         self.model.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(epoch)
@@ -230,13 +240,29 @@ class _Training:
             for step, part in enumerate(torch.split(order, self.recipe.batch_size)):
                 if len(part) < 2 <= len(x):
                     continue  # Batch norm has no statistics of a single input.
-                inputs, targets = x[part].to(self.place), y[part].to(self.place)
-                if self.lesson.augment is not None:
-                    inputs = self.lesson.augment(inputs, self.random)
+                inputs, targets = self._take(part)
                 if self.chips is not None:
                     self._next_chip(self.chips, step)
                 total += self._step(inputs, targets, scale) * len(part)
-        return float(total) / len(x)
+        return float(self._total(total)) / len(x)
+
+    def validate(self) -> float:
+        """Return the score that is watched."""
+        x, y = self.lesson.validation
+        watched = Split(x[:VALIDATION_SAMPLES], y[:VALIDATION_SAMPLES])
+        return score(self.model, watched, self.lesson.metric)
+
+    def _take(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs and targets of a step, changed at random."""
+        x, y = self.lesson.train
+        inputs, targets = x[part].to(self.place), y[part].to(self.place)
+        if self.lesson.augment is not None:
+            inputs = self.lesson.augment(inputs, self.random)
+        return inputs, targets
+
+    def _total(self, losses: Tensor) -> Tensor:
+        """Return the losses of an epoch."""
+        return losses
 
     def _next_chip(self, chips: Chips, step: int) -> None:
         """Make the model a fresh chip; all that it depends on is the weights and ``random``."""
@@ -252,15 +278,18 @@ class _Training:
         taught = self._teach(x)
         loss = self._loss(x, y, taught, scale)
         self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        self._backward(loss)
         if self.noise.sharpness != "none":
             with uphill(self.model, self.noise):
                 self.optimiser.zero_grad(set_to_none=True)
-                torch.autograd.backward(self._loss(x, y, taught, scale))
+                self._backward(self._loss(x, y, taught, scale))
         self.optimiser.step()
         if self.noise.clip:
             clip_weights(self.model, self.noise.clip)
         return loss.detach()
+
+    def _backward(self, loss: Tensor) -> None:
+        torch.autograd.backward(loss)
 
     def _teach(self, x: Tensor) -> Tensor | None:
         if self.lesson.teacher is None or not self.noise.distill:
@@ -280,21 +309,28 @@ class _Training:
         return loss
 
     def _one(self, x: Tensor, y: Tensor, taught: Tensor | None, scale: float) -> Tensor:
-        noise, metric = self.noise, self.lesson.metric
+        noise, weights = self.noise, None
         if noise.level or noise.tile_drop:
             weights = draw_weights(self.model, noise, self.random, scale)
-            if noise.match:
-                names = frozenset(analog_parameters(self.model))
-                with matching(self.model, names, x):
-                    out = functional_call(self.model, weights, (x,))
-            else:
+        return self._measure(self._out(x, weights), y, taught)
+
+    def _out(self, x: Tensor, weights: dict[str, Tensor] | None) -> Tensor:
+        """Return the outputs of the network, with drawn weights in the place of its own."""
+        if weights is None:
+            out: Tensor = self.model(x)
+        elif self.noise.match:
+            names = frozenset(analog_parameters(self.model))
+            with matching(self.model, names, x):
                 out = functional_call(self.model, weights, (x,))
         else:
-            out = self.model(x)
+            out = functional_call(self.model, weights, (x,))
+        return out
+
+    def _measure(self, out: Tensor, y: Tensor, taught: Tensor | None) -> Tensor:
+        """Return the loss of outputs."""
+        metric, share = self.lesson.metric, self.noise.distill
         loss = metric.loss(out, y)
-        if taught is None:
-            return loss
-        return (1 - noise.distill) * loss + noise.distill * metric.distance(out, taught)
+        return loss if taught is None else (1 - share) * loss + share * metric.distance(out, taught)
 
     def restore(self, checkpoint: Path) -> None:
         """Take up the state of a checkpoint."""

@@ -31,6 +31,7 @@ from ohmloop.run import Executor, InProcess
 from ohmloop.tasks import Metric, Split, Task
 from ohmloop.train._loop import Chips, Lesson, Recipe, has_ranges, train_once
 from ohmloop.train._noise import Noise
+from ohmloop.train._team import Team
 
 OBJECTIVE_SEED = 90_001
 """Seed of the devices that an objective draws; evaluation draws from other seeds."""
@@ -87,6 +88,7 @@ class Setting(NamedTuple):
     progress: Progress
     executor: Executor
     measured: float | None = None
+    team: Team | None = None
 
     def sent(self) -> Setting:
         """Return what a trial of a search gets: in a worker, one that reports to nobody and has no workers."""
@@ -185,7 +187,8 @@ class Setting(NamedTuple):
         """Train ``model`` and judge it."""
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        history = train_once(
+        train = train_once if self.team is None else self.team.train
+        history = train(
             model,
             self.lesson,
             noise,
