@@ -28,6 +28,7 @@ from ohmloop import bo
 from ohmloop.certify import certify
 from ohmloop.crossbar import solve, transfer_matrix
 from ohmloop.nn import analog_parameters, analogize, draw, evaluate_fleet
+from ohmloop.nn._rows import Rows, grouped
 from ohmloop.tasks import build_model
 
 NEAR = 0.3
@@ -110,16 +111,42 @@ def fleet(options: argparse.Namespace, tops: dict[str, float]) -> dict[str, Any]
     macs = multiply_adds(model, x.cuda())
     weights = sum(p.numel() for p in analog_parameters(model).values())
     torch.cuda.reset_peak_memory_stats()
-    budget = torch.cuda.mem_get_info()[0] // 4
 
     def run() -> None:
-        evaluate_fleet(model, (x, y), n_devices=options.devices, memory_budget=budget)
+        evaluate_fleet(model, (x, y), n_devices=options.devices)
 
     seconds = timed(run, options.repeats)
     drawn = options.devices * weights
     flops = 2.0 * macs * options.devices * options.images + drawn * NORMAL_OPS
     name = f"fleet: {options.devices} devices of a ResNet-18, {options.images:,} images"
     return row(name, seconds, flops, drawn * (DRAW_BYTES["float32"] + 4), "float32", tops)
+
+
+def convolutions(options: argparse.Namespace, tops: dict[str, float]) -> list[dict[str, Any]]:
+    """Measure a convolution of 20 devices as one kernel with groups, and device by device."""
+    n, batch, width = 20, 256, 64
+    rows = Rows(n, batch, device_major=False)
+    module = nn.Conv2d(width, width, 3, padding=1, bias=False).cuda()
+    weight = torch.randn(n, *module.weight.shape, device="cuda")
+    x = torch.randn(batch * n, width, 32, 32, device="cuda")
+
+    def one_by_one() -> Tensor:
+        parts = rows.split(x)
+        return rows.merge(
+            torch.stack([module._conv_forward(parts[k], weight[k], None) for k in range(n)])
+        )
+
+    flops = 2.0 * x.numel() * width * 9
+    out = []
+    with torch.inference_mode():
+        for name, run in (
+            ("one kernel, groups", lambda: grouped(module, weight, None, x, rows)),
+            ("device by device", one_by_one),
+        ):
+            torch.cuda.reset_peak_memory_stats()
+            name = f"convolution of {n} devices, {batch} x {width} x 32 x 32, {name}"
+            out.append(row(name, timed(run, options.repeats), flops, 2 * x.nbytes, "float32", tops))
+    return out
 
 
 def steps(options: argparse.Namespace, tops: dict[str, float]) -> list[dict[str, Any]]:
@@ -242,7 +269,12 @@ def main() -> None:
         print("no CUDA device: nothing was measured", file=sys.stderr)
         return
     tops = ceilings(options.repeats)
-    paths = [fleet(options, tops), *steps(options, tops), *wires(options, tops)]
+    paths = [
+        fleet(options, tops),
+        *convolutions(options, tops),
+        *steps(options, tops),
+        *wires(options, tops),
+    ]
     paths += [certificates(options, tops), suggestions(options)]
     name = torch.cuda.get_device_name()
     text = f"# On a GPU\n\n{__doc__}\n{name}: " + ", ".join(

@@ -8,6 +8,7 @@ from ohmloop.bo import Categorical, Objective, Observation, Problem, Real, Space
 from ohmloop.bo._surrogate import (
     StageModel,
     fit_outcome,
+    in_parts,
     leave_one_out,
     moments,
     noise_of_means,
@@ -121,6 +122,21 @@ def test_the_errors_of_a_straight_scale_are_divided_by_its_spread(scale: str) ->
     got = warp.errors(values, 0.01 * values)
     relative = 0.01 if scale == "log" else 0.01 * values
     np.testing.assert_allclose(got, relative / (warp.width * warp.spread))
+
+
+def test_a_long_list_of_candidates_is_cut_and_scored_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.random((12, 2))
+    model = fit_outcome(X, np.arange(2), [np.array([v]) for v in np.sin(5 * X[:, 0])])
+    new = rng.random((100, 2))
+    whole = moments(model, new)
+    monkeypatch.setattr("ohmloop.bo._surrogate.CANDIDATES_BUDGET", 7 * 8 * 6 * 12)
+    assert [len(part) for part in in_parts(new, 6 * 12)] == [7] * 14 + [2]
+    assert [len(part) for part in in_parts(new[:0], 6 * 12)] == [0]
+    for one, other in zip(whole, moments(model, new), strict=True):
+        assert np.allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_moments_are_those_of_the_posterior() -> None:

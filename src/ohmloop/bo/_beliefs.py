@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ohmloop.bo._problem import Observation, Problem
 from ohmloop.bo._space import Table
-from ohmloop.bo._surrogate import StageModel, fit_outcome, moments
+from ohmloop.bo._surrogate import StageModel, fit_outcome, in_parts, moments
 from ohmloop.bo._variables import Categorical, Real
 from ohmloop.bo._warp import Warp, pooled_spread
 from ohmloop.errors import SearchError
@@ -250,9 +250,12 @@ class Knowledge:
         d = self.problem.settings.descriptors
         a, _ = space.features(table, use_descriptors=d)
         b, _ = space.features(seen, use_descriptors=d)
-        squared = ((a[:, None, :] - b[None, :, :]) ** 2).sum(-1)
+        nearest = [
+            ((part[:, None, :] - b[None, :, :]) ** 2).sum(-1).min(1)
+            for part in in_parts(a, 2 * b.size)
+        ]
         # Lengthscale: a quarter of the diagonal of the space.
-        out: Array = 1.0 - np.exp(-squared.min(1) / (2 * len(space.variables) * 0.25**2))
+        out: Array = 1.0 - np.exp(-np.concatenate(nearest) / (2 * len(space.variables) * 0.25**2))
         return out
 
     # -- the value of a candidate -----------------------------------------------------------

@@ -228,6 +228,20 @@ class StageModel:
         return out
 
 
+CANDIDATES_BUDGET = 64 * 2**20
+"""Bytes of work memory beside the candidates themselves: what a list of recipes of any length is scored in."""
+
+
+def in_parts(table: Array, numbers: int) -> Iterator[Array]:
+    """Cut the rows of a table into parts that fit the budget; each row needs so many float64 ``numbers``.
+
+    One part at least, also of no rows.
+    """
+    rows = max(1, CANDIDATES_BUDGET // (8 * max(1, numbers)))
+    for first in range(0, max(1, len(table)), rows):
+        yield table[first : first + rows]
+
+
 def moments(model: SingleTaskGP, X: Array) -> tuple[Array, Array]:
     """Return mean and variance of the latent function, each ``n x m``, at ``n x f`` coordinates.
 
@@ -243,16 +257,25 @@ def moments(model: SingleTaskGP, X: Array) -> tuple[Array, Array]:
             factor = torch.linalg.cholesky(prior.covariance_matrix)
             weights = torch.cholesky_solve((y - prior.mean).unsqueeze(-1), factor)
             kept = model._ohmloop_factor = (x, factor, weights)
-        train, factor, weights = kept
-        new = torch.as_tensor(X)
-        if train.dim() == 3:  # independent outcomes share their points
-            new = new.expand(train.shape[0], -1, -1)
-        cross = model.covar_module(new, train).to_dense()
-        mean = model.mean_module(new) + (cross @ weights).squeeze(-1)
-        half = torch.linalg.solve_triangular(factor, cross.mT, upper=False)
-        variance = model.covar_module(new, diag=True) - half.square().sum(-2)
-        n = len(X)
-        return mean.reshape(-1, n).T.numpy(), variance.clamp_min(1e-12).reshape(-1, n).T.numpy()
+        # Of a kernel's matrix between candidates and trials about six copies are alive at once.
+        parts = [_moments(model, kept, X) for X in in_parts(X, 6 * kept[2].numel())]
+        mean, variance = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return mean, variance
+
+
+def _moments(
+    model: SingleTaskGP, kept: tuple[Tensor, Tensor, Tensor], X: Array
+) -> tuple[Array, Array]:
+    train, factor, weights = kept
+    new = torch.as_tensor(X)
+    if train.dim() == 3:  # independent outcomes share their points
+        new = new.expand(train.shape[0], -1, -1)
+    cross = model.covar_module(new, train).to_dense()
+    mean = model.mean_module(new) + (cross @ weights).squeeze(-1)
+    half = torch.linalg.solve_triangular(factor, cross.mT, upper=False)
+    variance = model.covar_module(new, diag=True) - half.square().sum(-2)
+    n = len(X)
+    return mean.reshape(-1, n).T.numpy(), variance.clamp_min(1e-12).reshape(-1, n).T.numpy()
 
 
 def leave_one_out(model: SingleTaskGP) -> Array:

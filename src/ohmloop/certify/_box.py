@@ -307,13 +307,14 @@ class _Box:
         inputs = self._inputs if keep is None else self._inputs[keep.to(self._inputs.device)]
         classes = self._classes if keep is None else self._classes[keep.to(self._classes.device)]
         batch = batch_size or max(1, min(256, LAYOUT // self._largest))
+        radii = radii.to(inputs.device)
         out = []
         with torch.no_grad():
             for first in range(0, len(inputs), batch):
                 part = slice(first, first + batch)
                 _, bounds = self._run(inputs[part], radii[part])
-                out.append(_lead(bounds, classes[part], whole=self._method == "linear").cpu())
-        return torch.cat(out)
+                out.append(_lead(bounds, classes[part], whole=self._method == "linear"))
+        return torch.cat(out).cpu()
 
     def result(self, certified: Tensor, margins: Tensor, radii: Tensor) -> BoxResult:
         """Return the frozen result."""

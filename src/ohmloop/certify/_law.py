@@ -284,6 +284,9 @@ class Sampler:
         self._dtype = torch.float64 if double else torch.float32
         self._total = sum(p.numel() for p in parameters.values())
         gain, ablation = law.gain, law.ablation
+        # Made once: what is made from Python's numbers crosses over to a GPU each time.
+        self._sigma = self._sigmas()
+        self._levels = torch.tensor(law.levels, dtype=self._dtype, device=self._place)
         self._gains = None if gain is None else self._groups(gain)
         self._ablated = None if ablation is None else self._groups(ablation)
 
@@ -324,10 +327,9 @@ class Sampler:
     def _factors(self, noise: Tensor, common: Tensor, level: Tensor) -> Tensor:
         """Return the factors on the nominal weights, ``N x arrays x D``; ``noise`` is overwritten."""
         law = self.law
-        sigma = self._sigmas()
-        scale = sigma
+        scale = sigma = self._sigma
         if len(law.levels) > 1:
-            table = torch.tensor(law.levels, dtype=self._dtype, device=self._place)
+            table = self._levels
             # A uniform number below 1 times m, rounded down: each of the m levels is equally likely.
             scale = sigma * table[(level * len(table)).long().clamp_max(len(table) - 1)]
         noise.mul_(scale)

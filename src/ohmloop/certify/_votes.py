@@ -117,7 +117,7 @@ def poll(
     deployment: Deployment | None = None,
     unlabelled: Tensor | None = None,
     used: Sequence[Draws] = (),
-    memory_budget: int = 512 * 2**20,
+    memory_budget: int | None = None,
     progress: Progress = silent,
 ) -> Votes:
     """Draw independent virtual devices and note the class that each gives to each input.
@@ -132,7 +132,8 @@ def poll(
             the device's weights and of the unlabelled inputs, so every statement covers it.
         unlabelled: Inputs ``k x ...`` for deployments that show devices some.
         used: Fleets that tuning, or a choice of any kind, has looked at.
-        memory_budget: Bytes that drawn weights, and activations, may take together.
+        memory_budget: Bytes that drawn weights, and activations, may take together; by default as for
+            `evaluate_fleet`.
         progress: Told as devices are done.
 
     Raises:
@@ -305,7 +306,7 @@ def _poll_arrays(
     seed: int,
     deployment: Deployment,
     unlabelled: Tensor | None,
-    memory_budget: int,
+    memory_budget: int | None,
     progress: Progress,
 ) -> NDArray[np.int32]:
     ballots = _Ballots(len(x))

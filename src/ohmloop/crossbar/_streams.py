@@ -45,9 +45,8 @@ class Streams:
     def spawn(self) -> Streams:
         """Return new streams, each seeded by the next number of its own: for loops of unknown length."""
         place = self.generators[0].device
-        seeds = [
-            int(torch.randint(2**62, (1,), generator=g, device=place)) for g in self.generators
-        ]
+        drawn = [torch.randint(2**62, (1,), generator=g, device=place) for g in self.generators]
+        seeds = torch.cat(drawn).tolist()  # read together: each reading waits for a GPU
         return Streams([torch.Generator(device=place).manual_seed(s) for s in seeds])
 
     def _draw(

@@ -4,7 +4,8 @@ The rows of the batch are ordered device-major (row ``n * B + b`` is input b on 
 convolution comes first, input-major (row ``b * N + n``): each is the order that its first layer writes
 without a copy. Digital layers see a larger batch and stay as they are. Analog layers know their N
 weights: a Linear is one batched matrix product; a convolution of inputs that all devices share is one
-product with the unfolded input; any other convolution runs device by device inside the layer. Max
+product with the unfolded input; any other convolution runs device by device inside the layer, or, on a
+GPU, as one convolution whose groups are the devices (of inputs that all share: whose outputs are). Max
 pooling over whole windows is done by slices, which is exact and several times faster on a CPU than
 the library's kernel.
 
@@ -21,7 +22,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn import functional as F
 
 from ohmloop.nn._adapt import Adapters, adapted, train_adapters
 from ohmloop.nn._convert import ANALOG_TYPES
@@ -39,9 +39,8 @@ from ohmloop.nn._deploy import (
     sites,
 )
 from ohmloop.nn._layer import AnalogLayer
+from ohmloop.nn._rows import Rows, max_pool, stacked_rows
 
-UNFOLD = 256
-"""Largest window (channels x height x width) that is unfolded: it multiplies the input's memory."""
 _CHECK_INPUTS = 3
 _CHECK_DEVICES = 2
 
@@ -226,7 +225,43 @@ class FleetRunner:
         if got.shape != expected.shape:
             return False
         scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
-        return bool((got - expected).abs().max() <= 100 * torch.finfo(expected.dtype).eps * scale)
+        return bool((got - expected).abs().max() <= room(expected) * scale)
+
+
+ROOM = {"cpu": 100}
+"""By how many eps of the dtype a batched pass may differ from one device's, by type of device.
+
+Elsewhere `ROOM_OF_KERNELS`: cuDNN picks another algorithm for another shape, and Winograd's, in float32,
+differs from a plain sum by some hundred eps."""
+ROOM_OF_KERNELS = 1000
+
+ROOM_OF_STEPS = 16
+"""The same where factors of float32 products are rounded first, in steps of TF32 or bfloat16. Both passes round
+the same inputs; what differs is on which side of a step a later activation falls."""
+
+
+def room(out: Tensor) -> float:
+    """Return the largest difference, relative to the largest output, that counts as rounding here and now."""
+    step = rounding_step(out.device) if out.dtype == torch.float32 else 0.0
+    if step:
+        return ROOM_OF_STEPS * step
+    return ROOM.get(out.device.type, ROOM_OF_KERNELS) * float(torch.finfo(out.dtype).eps)
+
+
+def rounding_step(place: torch.device) -> float:
+    """Return the relative step that factors of float32 products are rounded to, 0 where they are not.
+
+    Read from `torch.set_float32_matmul_precision` and, on CUDA, from cuDNN's switch, which is on by default.
+    """
+    tf32, bfloat16 = 2.0**-10, 2.0**-7
+    try:
+        asked = torch.get_float32_matmul_precision()
+        by_cudnn = place.type == "cuda" and torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # PyTorch refuses to read what was set by both of its interfaces
+        return tf32
+    if place.type == "cpu" and asked == "medium":
+        return bfloat16
+    return tf32 if asked != "highest" or by_cudnn else 0.0
 
 
 @contextmanager
@@ -241,31 +276,6 @@ def put_in(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
     finally:
         for name, value in kept.items():
             parameters[name].data = value
-
-
-class Rows(NamedTuple):
-    """How N devices and B inputs lie in one batch dimension."""
-
-    n: int
-    batch: int
-    device_major: bool
-
-    def split(self, x: Tensor) -> Tensor:
-        """Return ``N x B x ...`` of a batch of N * B rows."""
-        if self.device_major:
-            return x.reshape(self.n, self.batch, *x.shape[1:])
-        return x.reshape(self.batch, self.n, *x.shape[1:]).transpose(0, 1)
-
-    def apply(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return rows changed as ``N x B x ...``; rows that all devices share stay shared."""
-        if x.shape[0] == self.batch and self.n > 1:
-            return change(x.unsqueeze(0)).squeeze(0)
-        return self.merge(change(self.split(x)))
-
-    def merge(self, x: Tensor) -> Tensor:
-        """Return a batch of N * B rows of ``N x B x ...``."""
-        rows = x if self.device_major else x.transpose(0, 1)
-        return rows.reshape(self.n * self.batch, *x.shape[2:])
 
 
 def by_vmap(model: nn.Module, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -324,7 +334,7 @@ def _patched(
             patch(module, stacked_rows(name, module, stacked, rows))
         for module in model.modules():
             if type(module) is nn.MaxPool2d and "forward" not in module.__dict__:
-                patch(module, _max_pool(module))
+                patch(module, max_pool(module))
         if corrector is not None:
             for name, module in places.items():
                 patch(module, corrected_rows(name, module, rows, corrector))
@@ -332,18 +342,6 @@ def _patched(
     finally:
         for module, before in reversed(changed):
             put_back(module, before)
-
-
-def stacked_rows(
-    name: str, module: nn.Module, stacked: dict[str, Tensor], rows: Rows
-) -> Callable[[Tensor], Tensor]:
-    """Return a forward of a Linear or convolution with the weights of many devices."""
-    prefix = f"{name}." if name else ""
-    weight = stacked.get(f"{prefix}weight", _shared(module.weight, rows.n))
-    bias = stacked.get(f"{prefix}bias", _shared(module.bias, rows.n))
-    assert weight is not None
-    make = _linear if isinstance(module, nn.Linear) else _conv
-    return make(module, weight, bias, rows)
 
 
 def corrected_rows(
@@ -359,116 +357,5 @@ def corrected_rows(
         if isinstance(module, BATCH_NORMS):
             return rows.apply(x, lambda part: affine(module, corrector(name, module, part)))
         return rows.apply(original(x), lambda part: corrector(name, module, part))
-
-    return forward
-
-
-def _shared(value: object, n: int) -> Tensor | None:
-    """A digital parameter of an analog layer is the same on every device."""
-    return value.expand(n, *value.shape) if isinstance(value, Tensor) else None
-
-
-def _linear(
-    module: nn.Module, weight: Tensor, bias: Tensor | None, rows: Rows
-) -> Callable[[Tensor], Tensor]:
-    n, batch = rows.n, rows.batch
-
-    def forward(x: Tensor) -> Tensor:
-        inner = x.shape[1:-1]
-        if x.shape[0] == batch:
-            inputs = x.reshape(1, -1, x.shape[-1]).expand(n, -1, -1)
-        else:
-            inputs = rows.split(x).reshape(n, -1, x.shape[-1])
-        if bias is None:
-            out = torch.bmm(inputs, weight.transpose(1, 2))
-        else:
-            out = torch.baddbmm(bias.unsqueeze(1), inputs, weight.transpose(1, 2))
-        return rows.merge(out.reshape(n, batch, *inner, out.shape[-1]))
-
-    return forward
-
-
-def _conv(
-    module: nn.Module, weight: Tensor, bias: Tensor | None, rows: Rows
-) -> Callable[[Tensor], Tensor]:
-    assert isinstance(module, nn.Conv1d | nn.Conv2d)
-    unfoldable = (
-        isinstance(module, nn.Conv2d)
-        and module.groups == 1
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-    )
-
-    def forward(x: Tensor) -> Tensor:
-        shared = x.shape[0] == rows.batch
-        if (
-            shared
-            and unfoldable
-            and not rows.device_major
-            and isinstance(module, nn.Conv2d)
-            and x.shape[1] * weight[0, 0, 0].numel() <= UNFOLD
-        ):
-            return _unfolded(module, weight, bias, x)
-        parts = x.expand(rows.n, *x.shape) if shared else rows.split(x)
-        outs = [
-            module._conv_forward(parts[k], weight[k], None if bias is None else bias[k])
-            for k in range(rows.n)
-        ]
-        return rows.merge(torch.stack(outs))
-
-    return forward
-
-
-def _unfolded(module: nn.Conv2d, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    n, out_channels = weight.shape[:2]
-    columns = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore[arg-type]  # numeric padding
-    flat = weight.reshape(1, n * out_channels, -1).expand(len(x), -1, -1)
-    if bias is None:
-        out = torch.bmm(flat, columns)
-    else:
-        out = torch.baddbmm(bias.reshape(1, -1, 1), flat, columns)
-    height, width = (
-        (
-            x.shape[2 + d]
-            + 2 * int(module.padding[d])
-            - module.dilation[d] * (module.kernel_size[d] - 1)
-            - 1
-        )
-        // module.stride[d]
-        + 1
-        for d in range(2)
-    )
-    return out.reshape(len(x) * n, out_channels, height, width)
-
-
-def _max_pool(module: nn.MaxPool2d) -> Callable[[Tensor], Tensor]:
-    original = module.forward
-
-    def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-        return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-    size, stride = pair(module.kernel_size), pair(module.stride)
-    plain = (
-        size == stride
-        and pair(module.padding) == (0, 0)
-        and pair(module.dilation) == (1, 1)
-        and not module.ceil_mode
-        and not module.return_indices
-        and max(size) <= 4
-    )
-
-    def forward(x: Tensor) -> Tensor:
-        if not plain or x.device.type != "cpu" or min(x.shape[-2:]) < max(size):
-            pooled: Tensor = original(x)
-            return pooled
-        for dim in (0, 1):
-            k = size[dim]
-            axis = x.ndim - 2 + dim
-            whole = x.narrow(axis, 0, x.shape[axis] // k * k)
-            whole = whole.reshape(*x.shape[:axis], -1, k, *x.shape[axis + 1 :])
-            x = whole.select(axis + 1, 0)
-            for offset in range(1, k):
-                x = torch.maximum(x, whole.select(axis + 1, offset))
-        return x
 
     return forward

@@ -26,12 +26,10 @@ from ohmloop.crossbar import Hardware, Streams
 from ohmloop.nn._adapt import adapted, train_adapters
 from ohmloop.nn._batched import (
     Calibrated,
-    Rows,
     corrected_rows,
     layers_of_law,
     pick,
     put_in,
-    stacked_rows,
 )
 from ohmloop.nn._convert import law_parameters, need
 from ohmloop.nn._deploy import (
@@ -48,6 +46,7 @@ from ohmloop.nn._deploy import (
 from ohmloop.nn._draw import apply_noise, bytes_per_device, device_seed, fleet_noise, programmed
 from ohmloop.nn._layer import Chip, analog_layers_of, observed, state_of
 from ohmloop.nn._program import erase, install
+from ohmloop.nn._rows import Rows, stacked_rows
 
 READ_BATCH = 128
 """Inputs of one pass through chips, unless a batch size is given."""
@@ -154,8 +153,12 @@ class ChipRunner:
             base = programmed(self._of_law, of)
             self._drawn = apply_noise(base, noise, of, self.deployment)
             # They drew the seeds of the arrays, from where the drawn weights begin; reads come next.
-            for own in streams.generators:
-                own.manual_seed(int(torch.randint(2**62, (), generator=own, device=place)))
+            drawn = [
+                torch.randint(2**62, (), generator=own, device=place) for own in streams.generators
+            ]
+            # Read together: each reading waits for a GPU.
+            for own, number in zip(streams.generators, torch.stack(drawn).tolist(), strict=True):
+                own.manual_seed(number)
         if self.samples is not None:
             self._calibrated = self._calibrate(self.samples)
 

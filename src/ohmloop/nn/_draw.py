@@ -178,6 +178,26 @@ def bytes_per_device(model: nn.Module, arrays: int = 1) -> int:
     return sum(p.numel() * (2 * wide * arrays + p.element_size()) for p in parameters)
 
 
+BUDGET = 512 * 2**20
+"""Bytes that drawn weights, and activations, may take together on a CPU."""
+
+FREE_SHARE = 0.5
+"""Share of a GPU's free memory that they may take there: the rest is for cuDNN's work space and fragments."""
+
+
+def budget_of(place: torch.device, asked: int | None = None) -> int:
+    """Return the bytes that a fleet may take on a device: those asked for, else by what is free there.
+
+    Free is what the driver has left and what PyTorch keeps of it without use.
+    """
+    if asked is not None:
+        return asked
+    if place.type != "cuda":
+        return BUDGET
+    idle = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+    return int(FREE_SHARE * (torch.cuda.mem_get_info(place)[0] + idle))
+
+
 def chunk_of(total: int, per_item: int, budget: int) -> int:
     """Return how many of ``total`` items fit in ``budget`` bytes, at least one."""
     return max(1, min(total, math.floor(budget / max(1, per_item))))

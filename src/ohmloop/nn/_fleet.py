@@ -15,7 +15,7 @@ from ohmloop.nn._batched import Calibrated, FleetRunner
 from ohmloop.nn._chip_fleet import measure_chips, score_chips
 from ohmloop.nn._convert import analog_parameters, has_arrays, need
 from ohmloop.nn._deploy import Deployment
-from ohmloop.nn._draw import apply_noise, fleet_noise, own_hardware, programmed
+from ohmloop.nn._draw import apply_noise, budget_of, fleet_noise, own_hardware, programmed
 from ohmloop.nn._layer import is_chip
 from ohmloop.nn._result import FleetResult
 from ohmloop.nn._scoring import (
@@ -28,6 +28,7 @@ from ohmloop.nn._scoring import (
     _statistics,
     evaluating,
     measured_fleets,
+    placed,
     scored_fleets,
 )
 from ohmloop.progress import Progress, silent
@@ -78,7 +79,7 @@ def evaluate_fleet(
     metric: Metric | None = None,
     deployment: Deployment | None = None,
     unlabelled: Tensor | None = None,
-    memory_budget: int = 512 * 2**20,
+    memory_budget: int | None = None,
     batch_size: int | None = None,
     progress: Progress = silent,
 ) -> FleetResult:
@@ -99,7 +100,8 @@ def evaluate_fleet(
         deployment: What each device gets beside its weights; nothing by default.
         unlabelled: Inputs ``k x ...`` of the training data, for deployments that show devices some; the
             first ``deployment.samples`` are used.
-        memory_budget: Bytes that drawn weights, and activations, may take together.
+        memory_budget: Bytes that drawn weights, and activations, may take together; by default 512 MiB, on
+            a GPU half of what is free there. Test data that fit a quarter of it stay on the GPU beside them.
         batch_size: Inputs at once; by default all that fit, or 128 with an array.
         progress: Told after each chunk of devices.
 
@@ -132,7 +134,7 @@ def evaluate_fleets(
     metric: Metric | None = None,
     deployment: Deployment | None = None,
     unlabelled: Tensor | None = None,
-    memory_budget: int = 512 * 2**20,
+    memory_budget: int | None = None,
     batch_size: int | None = None,
     progress: Progress = silent,
 ) -> list[FleetResult]:
@@ -146,6 +148,9 @@ def evaluate_fleets(
     x, y = _checked(model, split, n_devices)
     metric, deployment = metric or Accuracy(), deployment or Deployment()
     _check_kind(model, hardwares, deployment)
+    place = next(model.parameters()).device
+    memory_budget = budget_of(place, memory_budget)
+    x, y = placed((x, y), place, memory_budget)
     if has_arrays(model):
         return score_chips(
             model,
@@ -160,7 +165,6 @@ def evaluate_fleets(
             batch_size=batch_size,
             progress=progress,
         )
-    place = next(model.parameters()).device
     samples = _samples(deployment, unlabelled, place)
     once = _nominal_batch(x)
     # Adapters are trained on the drawn weights, which inference tensors do not allow.

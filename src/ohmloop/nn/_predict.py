@@ -14,7 +14,15 @@ from ohmloop.errors import ConversionError
 from ohmloop.nn._batched import FleetRunner
 from ohmloop.nn._convert import analog_parameters
 from ohmloop.nn._deploy import Deployment
-from ohmloop.nn._scoring import _chunks, _nominal_batch, _samples, _statistics, evaluating
+from ohmloop.nn._draw import budget_of
+from ohmloop.nn._scoring import (
+    _chunks,
+    _nominal_batch,
+    _samples,
+    _statistics,
+    evaluating,
+    placed,
+)
 from ohmloop.progress import Progress, ProgressEvent, silent
 
 NOT_FINITE = -1
@@ -34,7 +42,7 @@ def predict(model: nn.Module, x: Tensor) -> Classes:
             _classes(model(part.to(place)).unsqueeze(0))[0]
             for part in torch.split(x, _nominal_batch(x))
         ]
-    return np.concatenate(parts)
+        return np.asarray(torch.cat(parts).cpu().numpy())
 
 
 def predict_fleet(
@@ -45,7 +53,7 @@ def predict_fleet(
     n_devices: int,
     deployment: Deployment | None = None,
     unlabelled: Tensor | None = None,
-    memory_budget: int = 512 * 2**20,
+    memory_budget: int | None = None,
     batch_size: int | None = None,
     progress: Progress = silent,
 ) -> Classes:
@@ -61,7 +69,8 @@ def predict_fleet(
         deployment: What each device gets beside its weights; nothing by default. How arrays are averaged,
             and gains divided out, is up to ``draw``.
         unlabelled: Inputs ``k x ...`` for deployments that show devices some.
-        memory_budget: Bytes that drawn weights, and activations, may take together.
+        memory_budget: Bytes that drawn weights, and activations, may take together; by default 512 MiB, on
+            a GPU half of what is free there.
         batch_size: Inputs at once; by default all that fit.
         progress: Told after each chunk of devices.
 
@@ -76,6 +85,8 @@ def predict_fleet(
     deployment = deployment or Deployment()
     place = next(model.parameters()).device
     samples = _samples(deployment, unlabelled, place)
+    memory_budget = budget_of(place, memory_budget)
+    (x,) = placed([x], place, memory_budget)
     out = np.empty((n_devices, len(x)), dtype=np.int32)
     with evaluating(model), torch.no_grad(), ExitStack() as stack:
         stack.enter_context(_statistics(model, deployment, unlabelled, _nominal_batch(x)))
@@ -88,14 +99,16 @@ def predict_fleet(
             devices = range(start, min(start + chunk, n_devices))
             stacked = draw(devices)
             calibrated = None if samples is None else run.calibrate(stacked, samples)
-            for first in range(0, len(x), batch):
-                given = run(stacked, x[first : first + batch].to(place), calibrated)
-                out[devices.start : devices.stop, first : first + batch] = _classes(given)
+            parts = [
+                _classes(run(stacked, x[first : first + batch].to(place), calibrated))
+                for first in range(0, len(x), batch)
+            ]
+            out[devices.start : devices.stop] = torch.cat(parts, 1).cpu().numpy()
             progress(ProgressEvent("devices", devices.stop, n_devices))
     return out
 
 
-def _classes(out: Tensor) -> Classes:
+def _classes(out: Tensor) -> Tensor:
     """Return the classes ``N x B`` of outputs ``N x B x C``."""
     if out.ndim != 3:
         raise ConversionError(
@@ -103,4 +116,4 @@ def _classes(out: Tensor) -> Classes:
         )
     best = out.argmax(-1)
     finite = torch.isfinite(out).all(-1)
-    return np.asarray(torch.where(finite, best, NOT_FINITE).to(torch.int32).cpu().numpy())
+    return torch.where(finite, best, NOT_FINITE).to(torch.int32)

@@ -185,11 +185,9 @@ def _programmed(layer: AnalogLayer, state: LayerState, key: str) -> Held:
 def _spawn(streams: Streams, arrays: int) -> tuple[tuple[int, ...], ...]:
     """Return one seed for each array and chip, the next numbers of the chips' own streams."""
     place = streams.generators[0].device
-    drawn = [
-        torch.randint(2**62, (arrays,), generator=g, device=place).tolist()
-        for g in streams.generators
-    ]
-    return tuple(tuple(int(d[k]) for d in drawn) for k in range(arrays))
+    drawn = [torch.randint(2**62, (arrays,), generator=g, device=place) for g in streams.generators]
+    # Read together: each reading waits for a GPU.
+    return tuple(tuple(column) for column in torch.stack(drawn, 1).tolist())
 
 
 def _mean_gain(hardware: Hardware, deployment: Deployment) -> float:

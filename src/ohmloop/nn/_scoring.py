@@ -15,7 +15,7 @@ from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
 from ohmloop.nn._convert import need
 from ohmloop.nn._deploy import Deployment, nominal_batch_norm, too_few_inputs
-from ohmloop.nn._draw import bytes_per_device, chunk_of
+from ohmloop.nn._draw import budget_of, bytes_per_device, chunk_of
 from ohmloop.nn._result import FleetResult
 from ohmloop.progress import Progress, ProgressEvent
 from ohmloop.tasks import Accuracy, Metric
@@ -48,9 +48,9 @@ def score(
     batch_size: int | None = None,
 ) -> float:
     """Return the score of ``model`` as it stands (nominal weights, or the chip that it is), in eval mode."""
-    x, y = split
     with evaluating(model), torch.inference_mode():
         place = next(model.parameters()).device
+        x, y = placed(split, place)
         return _digital(model, x, y, place, batch_size or _nominal_batch(x), metric)
 
 
@@ -70,8 +70,25 @@ def _nominal_batch(x: Tensor) -> int:
     return max(1, min(1024, 2**22 // max(1, x[0].numel())))
 
 
+KEPT_SHARE = 4
+"""Test data move to a GPU as a whole where they fit the budget this many times, else batch by batch."""
+
+
+def placed(
+    data: Sequence[Tensor], place: torch.device, memory_budget: int | None = None
+) -> list[Tensor]:
+    """Return test data on the device where they fit there, as they are otherwise."""
+    if KEPT_SHARE * sum(part.nbytes for part in data) > budget_of(place, memory_budget):
+        return list(data)
+    return [part.to(place) for part in data]
+
+
 CACHE = 12 * 2**20
 """Bytes of activations that a CPU keeps near its cores; larger chunks only add memory traffic."""
+
+COUNTED = 8 * 2**30
+"""Bytes that chunks are planned for on a GPU at most: kernels count the numbers of a tensor in 32 bits, and a
+GPU is busy long before."""
 
 
 def _chunks(
@@ -87,7 +104,7 @@ def _chunks(
     """Return how many devices, and how many inputs, go through the model at once."""
     per_input = _bytes_per_input(model, x[:1].to(place))
     weights = bytes_per_device(model, arrays)
-    near = CACHE if place.type == "cpu" else memory_budget
+    near = CACHE if place.type == "cpu" else COUNTED
     # A third of the room for weights; the rest for activations, with no sliver of a batch.
     chunk = chunk_of(n_devices, weights, min(near, memory_budget) // 3)
     batch = batch_size or max(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
@@ -185,27 +185,53 @@ def draw_weights(
     parameters = analog_parameters(model)
     levels = levels_by_layer(list(parameters), noise)
     place = next(iter(parameters.values())).device
+    size: Number = scale
     if noise.spread:
         z = torch.randn((), generator=generator, device=place)
-        scale *= abs(1 + noise.spread * float(z))
-    family: str = noise.distribution
-    if family == "mixture":
-        u = float(torch.rand((), generator=generator, device=place))
-        family = "lognormal" if u < noise.mixture else "gaussian"
+        size = scale * number((1 + noise.spread * z.double()).abs())
+    share: Tensor | None = None
+    if noise.distribution == "mixture":
+        share = torch.rand((), generator=generator, device=place)
     out = {}
     for name, p in parameters.items():
         weights: Tensor = p
-        level = levels[name] * scale
-        if level:
+        if levels[name] * scale:
             z = torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device)
-            weights = p * _factor(z, level, family, noise.censored)
+            weights = p * _factors(z, levels[name] * size, noise, share)
         if noise.tile_drop and p.ndim > 1:
             weights = weights * tile_mask(p, noise.tile_drop, noise.tile, generator)
         out[name] = weights
     return out
 
 
-def _factor(z: Tensor, level: float, family: str, censored: float) -> Tensor:
+Number = float | Tensor
+"""A number of Python's, or a scalar that stays on its device."""
+
+
+def number(x: Tensor) -> Number:
+    """Return a scalar as a number where that costs nothing, on a CPU; a GPU would have to be waited for.
+
+    In double precision either way, so that what is made of it is the same.
+    """
+    return float(x) if x.device.type == "cpu" else x.double()
+
+
+def _factors(z: Tensor, level: Number, noise: Noise, share: Tensor | None) -> Tensor:
+    """Return the factors on weights from standard normal numbers, which are overwritten."""
+    if share is None:
+        return _factor(z, level, noise.distribution, noise.censored)
+    return _either(z, level, number(share) < noise.mixture)
+
+
+def _either(z: Tensor, level: Number, is_log: bool | Tensor) -> Tensor:
+    """Return log-normal factors or gaussian ones; both are made where only the device knows which."""
+    if isinstance(is_log, Tensor):
+        log = _factor(z.clone(), level, "lognormal", 0.0)
+        return torch.where(is_log, log, _factor(z, level, "gaussian", 0.0))
+    return _factor(z, level, "lognormal" if is_log else "gaussian", 0.0)
+
+
+def _factor(z: Tensor, level: Number, family: str, censored: float) -> Tensor:
     if family == "gaussian":
         return z.mul_(level).add_(1)
     if family == "right-censored":
@@ -245,8 +271,11 @@ def clip_weights(model: nn.Module, deviations: float) -> None:
     with torch.no_grad():
         for p in analog_parameters(model).values():
             if p.numel() > 1 and p.ndim > 1:
-                bound = deviations * float(p.std())
-                if bound > 0:
+                bound = deviations * number(p.std())
+                if isinstance(bound, Tensor):
+                    bound = torch.where(bound > 0, bound, math.inf).to(p.dtype)
+                    p.clamp_(-bound, bound)
+                elif bound > 0:
                     p.clamp_(-bound, bound)
 
 
@@ -255,12 +284,31 @@ class Converters:
 
     Ranges are the largest magnitudes of the first epoch; then they stay (static ranges of Rasch et al., Nat.
     Commun. 14, 5282 (2023), which sets them from data as well).
+
+    Args:
+        bits: Of each; 0 for none.
+        largest: From magnitudes to the largest of the batch, of which a process may hold a part.
     """
 
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
-        self.ranges: dict[str, float] = {}
+    def __init__(self, bits: int, largest: Callable[[Tensor], Tensor] = torch.amax) -> None:
+        self.bits, self.largest = bits, largest
         self.learning = True
+        self._ranges: dict[str, float] = {}
+        self._seen: dict[str, Tensor] = {}  # on a GPU, until somebody asks
+
+    @property
+    def ranges(self) -> dict[str, float]:
+        """The largest magnitude of each place, by its name. To read what was learned waits for a GPU, once."""
+        if self._seen:
+            values = torch.stack(list(self._seen.values())).tolist()
+            self._ranges |= dict(zip(self._seen, values, strict=True))
+            self._seen.clear()
+        return self._ranges
+
+    @ranges.setter
+    def ranges(self, ranges: dict[str, float]) -> None:
+        self._seen.clear()
+        self._ranges = ranges
 
     @contextmanager
     def active(self, model: nn.Module) -> Iterator[None]:
@@ -288,16 +336,27 @@ class Converters:
     def _convert(self, key: str, x: Tensor) -> Tensor:
         if not self.bits or not x.is_floating_point():
             return x  # Numbers of tokens are no voltages.
-        if self.learning:
-            seen = float(x.detach().abs().max())
-            self.ranges[key] = max(self.ranges.get(key, 0.0), seen)
-        top = self.ranges.get(key, 0.0)
-        if not top > 0:
+        top = self._learned(key, x) if self.learning else self.ranges.get(key, 0.0)
+        if isinstance(top, Tensor):
+            top = torch.where(top > 0, top, 1.0)  # all that was seen is zero, and stays so
+        elif not top > 0:
             return x
         step = top / (2 ** (self.bits - 1) - 1)
-        cut = x.clamp(-top, top)
+        cut = x.clamp(-top, top)  # type: ignore[arg-type]  # two numbers, or two tensors
         converted: Tensor = cut + (torch.round(cut / step) * step - cut).detach()
         return converted
+
+    def _learned(self, key: str, x: Tensor) -> Number:
+        """Return the largest magnitude of a place so far, ``x`` included."""
+        seen = number(self.largest(x.detach().abs()))
+        if not isinstance(seen, Tensor):
+            top = self._ranges[key] = max(self._ranges.get(key, 0.0), seen)
+            return top
+        before = self._seen.get(key)
+        if before is None:
+            before = torch.full_like(seen, self._ranges.get(key, 0.0))
+        self._seen[key] = torch.fmax(seen, before)
+        return self._seen[key]
 
 
 @contextmanager
