@@ -58,7 +58,17 @@ def page() -> dict[str, float]:
     """Start the page on an empty folder and return what it took until it was there."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        command = [sys.executable, "-c", COMMAND, "serve", folder, "--port", "0", "--no-browser"]
+        command = [
+            sys.executable,
+            "-c",
+            COMMAND,
+            "serve",
+            folder,
+            "--port",
+            "0",
+            "--no-browser",
+            "--no-token",
+        ]
         child = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

@@ -30,7 +30,8 @@ CHROMIUM = "/usr/bin/chromium"
 WIDTH, HEIGHT = 1120, 1280  # pixels; what lies lower is left out
 COLOURS = 256  # of the palette: one byte a pixel
 PATIENCE = 900.0  # seconds for one job
-LAB, LOOP, RUN, PLAIN = "nanowires", "loop", "digits-robust", "digits-plain"
+LAB, LOOP = "nanowires", "loop"
+RUN, PLAIN, CHIPS = "digits-robust", "digits-plain", "digits-arrays"
 _GOOD = {"aao_length_um": 1.8, "aao_diameter_nm": 50, "cvd_time_h": 3, "sweep_max_v": 6}
 
 
@@ -97,7 +98,7 @@ def main() -> None:
 def served(folder: Path) -> Iterator[str]:
     """Serve a folder; gives the address."""
     ohmloop = str(Path(sys.executable).with_name("ohmloop"))
-    command = [ohmloop, "serve", str(folder), "--port", "0", "--no-browser"]
+    command = [ohmloop, "serve", str(folder), "--port", "0", "--no-browser", "--no-token"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
@@ -126,6 +127,9 @@ def fill(address: str, browser: Browser, scratch: Path) -> None:
     shared = {"task": "digits", "device": "lognormal:0.5", "epochs": 40}
     do("train", f"run/{PLAIN}", method="erm", **shared)
     do("train", f"run/{RUN}", method="weight-noise:level=0.8", **shared)
+    arrays = {"device": "nanowire-30", "array": "rows=64,columns=64,dac=8,adc=6"}
+    do("train", f"run/{CHIPS}", **{**shared, **arrays}, method="weight-noise:level=0.5")
+    do("evaluate", f"run/{CHIPS}", n_devices=40)
     for run in (PLAIN, RUN):
         do("evaluate", f"run/{run}", sigmas=[0.1, 0.3, 0.5, 0.8, 1.2], n_devices=100)
     do("evaluate", f"run/{RUN}", devices=["nanowire-30", "nanowire-28", "wire-a3"], n_devices=100)

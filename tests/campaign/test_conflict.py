@@ -1,5 +1,6 @@
 """Two people on one campaign: what was decided on an old picture is refused, nothing is lost."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,24 @@ def test_a_sheet_does_not_overwrite_what_was_decided_after_it_was_made(tmp_path:
     write()
     with pytest.raises(CampaignError, match='as_of: "999" is no event of this campaign'):
         bob.import_(sheet)
+
+
+def test_settings_that_cannot_be_read_are_mended_unless_they_changed_meanwhile(
+    tmp_path: Path,
+) -> None:
+    start(tmp_path).close()
+    path = tmp_path / "campaign.toml"
+    path.write_text("no toml [")
+    was = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(CampaignError, match="is no valid TOML"):
+        Campaign.mend(tmp_path, "still none [", was=was)
+    path.write_text("none either [")
+    with pytest.raises(ConflictError, match=r"campaign\.toml was changed meanwhile"):
+        Campaign.mend(tmp_path, TEXT, was=was)
+    assert path.read_text() == "none either ["
+    mended = TEXT.replace("trials = 12", "trials = 14")
+    Campaign.mend(tmp_path, mended, actor="ada")
+    with Campaign.open(tmp_path) as campaign:
+        assert campaign.config.budget.trials == 14
+        assert campaign.log()[-1].actor == "ada"
+        assert not campaign.has_new_settings

@@ -141,6 +141,28 @@ def silent() -> dict[str, Any]:
     return kept
 
 
+def proven(device: str = "lognormal:0.5") -> list[dict[str, Any]]:
+    """Return kept certificates that have curves, one of each kind."""
+    records: dict[str, dict[str, Any]] = {
+        "yield": {"lower": [0.4, 0.99, 0.9, 0.7]},
+        "percentile": {
+            "score": "accuracy",
+            "shares": [0.5, 0.95],
+            "rho": [0.0, 0.5, 1.0],
+            "bounds": [[0.96, 0.95, 0.93], [0.94, 0.92, None]],
+        },
+        "drift": {"rho": [0.0, 1.0], "curves": [{"keep": 0.5, "inputs": [0.9, 0.6]}]},
+        "box": {"box": "relative", "radii": [0.0, 0.02, 0.05, 0.1]},
+    }
+    statements = {"yield": "S2", "box": "S1"}
+    out = []
+    for kind, record in records.items():
+        kept = certificate(kind, statements.get(kind, "S3"), f"{kind} holds.")
+        kept["record"] |= record
+        out.append(kept | {"device": device})
+    return out
+
+
 def loop(place: Path) -> None:
     """Write a loop that went round twice, with one measured device."""
     with Campaign.new(place, text=CAMPAIGN) as campaign:

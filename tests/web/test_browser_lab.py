@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(folder: Path) -> Iterator[str]:
     """Where ``ohmloop serve`` answers, as a process of its own."""
     ohmloop = str(Path(sys.executable).with_name("ohmloop"))
-    command = [ohmloop, "serve", str(folder), "--port", "0", "--no-browser"]
+    command = [ohmloop, "serve", str(folder), "--port", "0", "--no-browser", "--no-token"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,39 +10,11 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ohmloop.campaign import Campaign
 from tests.web import net_content
+from tests.web.served import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 CHROMIUM = "/usr/bin/chromium"
 LONG = 150_000  # milliseconds: a worker imports torch and trains on a machine that others use too
-
-
-class Server:
-    """``ohmloop serve`` in a process of its own, that a test may end and start again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._process: subprocess.Popen[str] | None = None
-        self.address = ""
-
-    def start(self, port: int = 0) -> None:
-        """Start it; ``address`` is where it answers."""
-        ohmloop = str(Path(sys.executable).with_name("ohmloop"))
-        command = [ohmloop, "serve", str(self._folder), "--port", str(port), "--no-browser"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        self.address = self._process.stdout.readline().strip().rstrip("/")
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return int(self.address.rpartition(":")[2])
-
-    def kill(self) -> None:
-        """End it at once, as a computer that loses its power."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
 
 
 @pytest.fixture

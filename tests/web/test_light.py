@@ -31,7 +31,7 @@ class Server:
         began = time.monotonic()
         command = [sys.executable, "-c", "from ohmloop.cli import main; main()"]
         self.process = subprocess.Popen(
-            [*command, "serve", str(folder), "--port", "0", "--no-browser"],
+            [*command, "serve", str(folder), "--port", "0", "--no-browser", "--no-token"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -256,7 +256,7 @@ def test_of_two_that_decide_at_once_one_is_told(server: Server, lab: Path) -> No
 def test_a_second_server_of_one_folder_is_refused(server: Server, lab: Path) -> None:
     command = [sys.executable, "-c", "from ohmloop.cli import main; main()"]
     run = subprocess.run(
-        [*command, "serve", str(lab), "--port", "0", "--no-browser"],
+        [*command, "serve", str(lab), "--port", "0", "--no-browser", "--no-token"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -270,7 +270,7 @@ def test_a_port_that_is_taken_says_so(server: Server, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from ohmloop.cli import main; main()"]
     port = str(server.client.base_url.port)
     run = subprocess.run(
-        [*command, "serve", str(tmp_path), "--port", port, "--no-browser"],
+        [*command, "serve", str(tmp_path), "--port", port, "--no-browser", "--no-token"],
         capture_output=True,
         text=True,
         timeout=60,

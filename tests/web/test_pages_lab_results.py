@@ -107,6 +107,34 @@ def test_settings_that_others_changed_are_not_overwritten(
     assert "high = 170" in (lab_root / "films" / "campaign.toml").read_text()
 
 
+def test_a_stale_recipe_is_shown_with_the_widgets_of_its_form(
+    lab_root: Path, lab: httpx.Client
+) -> None:
+    old = seen(lab)
+    with Campaign.open(lab_root / "films", actor="Ann") as campaign:
+        campaign.accept("T002")
+    fields = {"seen": old, "v.anneal_c": "99", "v.solvent": "DMSO", "v.drip_s": "7"}
+    answer = lab.post(f"{BASE}/trials/T002/edit", data=fields)
+    assert answer.status_code == 409
+    assert re.search(r'<select id="typed-solvent" name="v.solvent">\s*<option>DMF', answer.text)
+    assert "<option selected>DMSO</option>" in answer.text
+    assert 'name="v.anneal_c" value="99"' in answer.text
+    assert "only if solvent is DMSO" in words(answer.text)
+    fresh = re.search(r'name="seen" value="(\d+)"', answer.text)
+    assert fresh is not None
+    post(lab, f"{BASE}/trials/T002/edit", **{**fields, "seen": fresh[1]})
+    assert state_of(lab_root).trials["T002"].recipe["anneal_c"] == 99
+
+
+def test_what_was_chosen_stays_a_choice_where_a_result_is_refused(lab: httpx.Client) -> None:
+    fields = {"trial": "T002", "verdict": "failed:switches", "y.usability": "much"}
+    answer = lab.post(f"{BASE}/trials/T001/record", data=fields)
+    assert answer.status_code in (400, 422)
+    assert '<option value="failed:switches" selected>' in answer.text
+    assert '<option value="T002" selected>' in answer.text
+    assert 'name="y.usability" value="much"' in answer.text
+
+
 # -- settings, log, trials ----------------------------------------------------------------------
 
 
@@ -230,3 +258,59 @@ def test_a_sheet_goes_out_and_comes_back(lab_root: Path, lab: httpx.Client) -> N
     answer = lab.post(f"{BASE}/sheet", files={"file": ("s.csv", b"trial,status\nT999,x\n")})
     assert answer.status_code == 422
     assert state_of(lab_root).trials["T001"].status == "accepted"
+
+
+BROKEN = lab_content.SETTINGS.replace("budget", "bugdet")
+
+
+def was_in(html: str) -> str:
+    """Return the digest of the file that a page of settings shows."""
+    found = re.search(r'name="was" value="(\w+)"', html)
+    assert found is not None
+    return found[1]
+
+
+def test_a_damaged_campaign_is_mended_on_the_page(lab_root: Path, lab: httpx.Client) -> None:
+    path = lab_root / "films" / "campaign.toml"
+    path.write_text(BROKEN)
+    page = lab.get(f"{BASE}/settings").text
+    assert 'data-line="35"' in page
+    assert "readonly" not in page
+    fields = {"seen": seen(lab, f"{BASE}/settings"), "was": was_in(page)}
+    still = lab.post(f"{BASE}/settings", data={**fields, "text": BROKEN.replace("20", "30")})
+    assert still.status_code == 422
+    assert "trials = 30" in still.text  # nothing typed is lost
+    assert path.read_text() == BROKEN
+    shown = post(lab, f"{BASE}/settings", **fields, text=lab_content.SETTINGS.replace("20", "30"))
+    assert "The settings are mended" in shown
+    assert "trials = 30" in path.read_text()
+    assert state_of(lab_root).config_text == path.read_text()
+
+
+def test_mending_overwrites_nothing_that_somebody_changed_meanwhile(
+    lab_root: Path, lab: httpx.Client
+) -> None:
+    path = lab_root / "films" / "campaign.toml"
+    path.write_text(BROKEN)
+    fields = {"seen": "1", "was": was_in(lab.get(f"{BASE}/settings").text)}
+    path.write_text(BROKEN.replace("180", "170"))  # by another hand, and broken still
+    mine = lab_content.SETTINGS.replace("180", "190")
+    answer = lab.post(f"{BASE}/settings", data={**fields, "text": mine})
+    assert answer.status_code == 409
+    assert "was changed meanwhile" in words(answer.text)
+    assert "high = 190" in answer.text
+    assert "high = 170" in answer.text
+    assert path.read_text() == BROKEN.replace("180", "170")
+    post(lab, f"{BASE}/settings", **{**fields, "was": was_in(answer.text)}, text=mine)
+    assert path.read_text() == mine
+
+
+def test_settings_that_broke_while_their_page_was_open_are_not_overwritten_unseen(
+    lab_root: Path, lab: httpx.Client
+) -> None:
+    page = lab.get(f"{BASE}/settings").text
+    fields = {"seen": seen(lab, f"{BASE}/settings"), "was": was_in(page)}
+    (lab_root / "films" / "campaign.toml").write_text(BROKEN)
+    answer = lab.post(f"{BASE}/settings", data={**fields, "text": lab_content.SETTINGS})
+    assert answer.status_code == 409
+    assert "bugdet" in answer.text

@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from ohmloop.campaign import Campaign
+from ohmloop.web import _net_certified as certified
+from ohmloop.web._net_arrays import PRESETS, WORDS, check_array, known_words
 from ohmloop.web._net_devices import find, law_plot
 from ohmloop.web._net_run_plots import accuracy_plot
 from ohmloop.web._net_runs import RunView
@@ -158,6 +160,47 @@ def test_what_claims_nothing_or_is_about_other_weights_is_marked(client: httpx.C
     assert "about other weights" in text
 
 
+def proven_run(root: Path, kept: list[dict[str, object]]) -> RunView:
+    place = root / "runs" / "proven"
+    net_content.finished_run(place)
+    text = json.dumps({"schema_version": 1, "kept": kept})
+    (place / "certificates.json").write_text(text, encoding="utf-8")
+    return RunView.of(Workspace.at(root), "proven")
+
+
+def test_certificates_are_drawn_and_stand_beside_as_tables(tmp_path: Path) -> None:
+    proven_run(tmp_path, net_content.proven())
+    with served(tmp_path) as client:
+        page = client.get("/runs/proven").text
+        assert page.count("/plots/certified-") == 4
+        assert "95 % of the devices" in words(page)
+        yields = client.get("/runs/proven/plots/certified-yield.json").json()["data"]
+        assert yields[0]["y"] == [99, 90, 70, 40]
+        scores = client.get("/runs/proven/plots/certified-percentile.json").json()["data"]
+        assert [trace["name"] for trace in scores] == ["50 % of the devices", "95 % of the devices"]
+        assert scores[1]["y"] == [94, 92, None]
+        box = client.get("/runs/proven/plots/certified-box.json").json()["data"]
+        assert (box[0]["x"], box[0]["y"]) == ([2, 5, 10], [75, 50, 25])
+        lines = client.get("/runs/proven/certificates.csv").text.splitlines()
+        assert len(lines) == 1 + 4 + 6 + 2 + 3
+        assert client.get("/runs/proven/plots/certified-quantile.json").status_code == 404
+
+
+def test_certificates_about_several_devices_are_told_apart(tmp_path: Path) -> None:
+    view = proven_run(tmp_path, [*net_content.proven(), *net_content.proven("wire")])
+    names = [trace["name"] for trace in certified.plot(view, "percentile")["data"]]
+    assert names == ["lognormal:0.5: 95 % of the devices", "wire: 95 % of the devices"]
+    assert len(certified.plot(view, "yield")["data"]) == 2
+
+
+def test_curves_about_other_weights_or_of_another_version_are_left_out(tmp_path: Path) -> None:
+    kept = net_content.proven()
+    kept[0]["weights_sha256"] = "1" * 64
+    del kept[1]["record"]["bounds"]
+    view = proven_run(tmp_path, kept)
+    assert [panel["kind"] for panel in certified.panels(view)] == ["drift", "box"]
+
+
 def test_accuracy_is_drawn_with_the_band_of_eight_devices_of_ten(root: Path) -> None:
     data = accuracy_plot([RunView.of(Workspace.at(root), "robust")])["data"]
     names = [trace.get("name") for trace in data]
@@ -275,6 +318,13 @@ def test_one_click_trains_the_digits_network(client: httpx.Client) -> None:
         ({"name": "robust"}, "already"),
         ({"name": "../up"}, "cannot name a run"),
         ({"epochs": "1.5"}, "epochs is a whole number"),
+        ({"array": "own"}, "write key=value, like rows=64"),
+        ({"array": "own", "array_own": "row=64"}, 'arrays have no "row". Did you mean rows?'),
+        ({"array": "own", "array_own": "rows=0"}, "rows is a whole number from 1 to 65536"),
+        ({"array": "own", "array_own": "adc=8,scale=cell"}, "scale is one of layer, column, tile"),
+        ({"array": "own", "array_own": "rows"}, 'arrays: "rows": write key=value'),
+        ({"array": "none", "array_own": "rows=64"}, "something else is chosen"),
+        ({"array": "huge"}, 'no arrays "huge"'),
     ],
 )
 def test_a_new_run_that_does_not_fit_says_why(
@@ -284,6 +334,59 @@ def test_a_new_run_that_does_not_fit_says_why(
     answer = client.post("/runs/new", data=data, timeout=200)
     assert answer.status_code in (409, 422, 400)
     assert text in words(answer.text).replace("&#34;", '"')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "array"),
+    [
+        ({"array": "none"}, None),
+        ({"array": "usual"}, ""),
+        ({"array": "eight"}, "rows=64,columns=64,dac=8,adc=8"),
+        ({"array": "own", "array_own": "rows=32, adc=6"}, "rows=32, adc=6"),
+    ],
+)
+def test_a_new_run_can_be_for_arrays(
+    client: httpx.Client, form: dict[str, str], array: str | None
+) -> None:
+    data = {"task": "digits", "method": "erm", **form}
+    assert client.post("/runs/new", data=data, timeout=200).status_code == 303
+    job = client.get("/api/v1/jobs?kind=train&limit=1").json()[0]
+    assert job["arguments"]["array"] == array
+    assert job["title"].endswith("on arrays") == (array is not None)
+
+
+def test_a_run_for_arrays_says_which_and_counts_its_own_fleet(tmp_path: Path) -> None:
+    place = tmp_path / "runs" / "chips"
+    net_content.finished_run(place)
+    config = json.loads((place / "config.json").read_text())
+    array = {"rows": 64, "columns": 64, "adc": {"bits": 6}, "wires": None, "mapping": "pair"}
+    config["hardware"][0] = {"device": {"name": "wire"}, "array": array}
+    (place / "config.json").write_text(json.dumps(config))
+    result = json.loads((place / "result.json").read_text())
+    (place / "result.json").write_text(json.dumps(result | {"chip_score": 0.943}))
+    kept = next((place / "evaluations").glob("wire*.json"))
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"hardware": config["hardware"][0]}))
+    view = RunView.of(Workspace.at(tmp_path), "chips")
+    assert view.own is not None
+    assert view.own.device == "wire"
+    with served(tmp_path) as client:
+        text = read(client, "/runs/chips")
+        assert "for wire on arrays of 64 x 64 cells, adc 6 bits" in text
+        assert "validation, on its arrays 94.3 %" in text
+        assert "array rows 64" in text
+        assert "wire, arrays" in read(client, "/runs")
+
+
+@pytest.mark.slow
+def test_every_word_of_arrays_is_explained_and_every_choice_fits() -> None:
+    from ohmloop.crossbar import Array  # here: it loads torch
+
+    words = known_words()
+    assert {word.name for word in words} == set(WORDS)
+    for text, _ in PRESETS.values():
+        check_array(text, words)
+        Array.parse(text)
 
 
 @pytest.mark.slow
@@ -315,6 +418,19 @@ def test_the_job_at_work_stands_on_every_page(client: httpx.Client) -> None:
     client.post("/runs/robust/evaluate", data={"sigmas": "0.7"})
     assert "Work in progress" in client.get("/runs").text
     assert "Work in progress" in client.get("/").text
+
+
+def test_the_strip_of_an_open_page_is_renewed_and_takes_no_message_away(
+    client: httpx.Client,
+) -> None:
+    client.cookies.clear()
+    answer = client.post("/runs/robust/evaluate", data={"sigmas": "0.6"})
+    at_work = client.get("/api/v1/jobs?active=true&limit=100").json()[-1]["id"]
+    strip = client.get("/jobs/strip")
+    assert f'data-job="{at_work}"' in strip.text
+    assert "<html" not in strip.text
+    assert client.get(f"/jobs/strip?not={at_work}").text.strip() == ""  # its page shows it itself
+    assert "Queued as job" in read(client, answer.headers["location"])
 
 
 def test_a_job_leads_back_to_this_page_only(client: httpx.Client) -> None:

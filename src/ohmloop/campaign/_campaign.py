@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from ohmloop import bo
 from ohmloop.campaign import _sheet_import, _sheets
-from ohmloop.campaign._ask import ask, held_values, pins_now
 from ohmloop.campaign._config import Config, list_templates, parse_config, read_config, template
 from ohmloop.campaign._conflict import refuse_stale
-from ohmloop.campaign._ingest import Ingested, Reading, ingest_files
-from ohmloop.campaign._observe import (
-    LONGEST_NAME,
-    LONGEST_NOTE,
-    checked,
-    checked_errors,
-    checked_text,
-    checked_values,
-    did_you_mean,
-    recipe_now,
-    stages_upto,
-    typed,
-)
-from ohmloop.campaign._readable import Readable
-from ohmloop.campaign._trials import UNDOABLE, State, Trial, fold
-from ohmloop.data import FileRecipe
-from ohmloop.errors import CampaignError, ConflictError, SearchError, StoreError
+from ohmloop.campaign._deciding import Deciding
+from ohmloop.campaign._recording import Recording
+from ohmloop.campaign._suggesting import Suggesting
+from ohmloop.campaign._trials import State, fold
+from ohmloop.errors import CampaignError, ConflictError, StoreError
 from ohmloop.store import Draft, Event, Store
 
 SETTINGS = "campaign.toml"
 
 
-class Campaign(Readable):
+class Campaign(Suggesting, Deciding, Recording):
     """A campaign folder, open. Use `new` or `open`; ``with`` closes it.
 
     >>> import tempfile
@@ -163,6 +148,40 @@ class Campaign(Readable):
             raise
         return campaign
 
+    @classmethod
+    def mend(
+        cls, folder: str | Path, text: str, *, was: str | None = None, actor: str | None = None
+    ) -> None:
+        """Replace a ``campaign.toml`` that may be too damaged to open the campaign; the log keeps the new one.
+
+        Args:
+            folder: The campaign's folder.
+            text: The new settings, which are checked first.
+            was: sha256, in hex, of the file as the person saw it; None: whatever is there is replaced.
+            actor: Who, for the event log; the login name by default.
+
+        Raises:
+            CampaignError: If the text is wrong; nothing changes then.
+            ConflictError: If the file is not what the person saw.
+            StoreError: If the folder is no campaign, is damaged or cannot be written.
+        """
+        parse_config(text)
+        path = Path(folder) / SETTINGS
+
+        def draft(events: list[Event]) -> list[Draft]:
+            found = path.read_bytes() if path.exists() else b""
+            if was is not None and hashlib.sha256(found).hexdigest() != was:
+                raise ConflictError(
+                    f"{path.name} was changed meanwhile. Nothing was saved. Look at it as it is now, and "
+                    "decide again."
+                )
+            _write_text(path, text)
+            known = text == fold(events).config_text
+            return [] if known else [Draft("configured", {"text": text})]
+
+        with Store.open(Path(folder)) as store:
+            store.transact(draft, actor=actor)
+
     def close(self) -> None:
         """Close the folder; a second call does nothing."""
         self._store.close()
@@ -173,330 +192,7 @@ class Campaign(Readable):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # -- suggesting -------------------------------------------------------------------------
-
-    def suggest(
-        self,
-        q: int | None = None,
-        *,
-        context: Mapping[str, bo.Value] | None = None,
-        pin: Mapping[str, bo.Value] | None = None,
-        seed: int | None = None,
-        key: str | None = None,
-    ) -> list[Trial]:
-        """Suggest the next recipes, with reasons, and record them as trials that wait for a decision.
-
-        Trials that wait are taken into account; rejected recipes are not proposed again.
-
-        Args:
-            q: How many; by default the batch of ``campaign.toml``.
-            context: Present values of context variables.
-            pin: Values that this batch has, beside the pins of the campaign.
-            seed: Of everything random; by default that of ``campaign.toml``.
-            key: Of the request; a second one with it suggests nothing new and returns the same trials.
-
-        Raises:
-            CampaignError: If a context value is missing or no recipe is left.
-        """
-        q = self.config.suggest.batch if q is None else q
-        return self._suggested_before(key) or self._suggest(
-            q, context or {}, pin or {}, seed, (), key
-        )
-
-    def reroll(
-        self,
-        *trials: str,
-        context: Mapping[str, bo.Value] | None = None,
-        key: str | None = None,
-    ) -> list[Trial]:
-        """Withdraw suggestions and suggest others in their place; all open suggestions by default.
-
-        What the first one's batch was held at is held again.
-
-        Args:
-            trials: Their ids.
-            context: Present values of context variables; by default those of the first one withdrawn.
-            key: As in `suggest`.
-
-        Raises:
-            CampaignError: If one of them is no open suggestion, or there is none.
-        """
-        if made := self._suggested_before(key):
-            return made
-        state = self.state
-        names = list(dict.fromkeys(state.trial(t).id for t in trials)) or [
-            t.id for t in state.trials.values() if t.status == "suggested"
-        ]
-        _must_be_suggested(state, names)
-        if not names:
-            raise CampaignError("there is no open suggestion to roll again.")
-        asked = next(e for e in state.history if e.id == state.trials[names[0]].event)
-        held = {n: v for n, v in asked.data["held"].items() if n in self.config.variables}
-        roles = {name: spec.role for name, spec in self.config.variables.items()}
-        known = {n: v for n, v in held.items() if roles[n] == "context"}
-        pin = {n: v for n, v in held.items() if roles[n] != "context" and n not in state.pins}
-        return self._suggest(len(names), {**known, **(context or {})}, pin, None, names, key)
-
-    def _suggested_before(self, key: str | None) -> list[Trial]:
-        """Return the trials that an earlier request with this key made."""
-        number = None if key is None else self._store.event_of(f"suggest:{key}")
-        made = [e for e in self.state.history if e.id == number]
-        return [self.state.trial(entry["id"]) for e in made for entry in e.data["trials"]]
-
-    def _suggest(
-        self,
-        q: int,
-        context: Mapping[str, bo.Value],
-        pin: Mapping[str, bo.Value],
-        seed: int | None,
-        withdrawn: Sequence[str],
-        key: str | None,
-    ) -> list[Trial]:
-        state, mark = self.state, None if key is None else f"suggest:{key}"
-        held = held_values(self.config, state, pin, context)
-        entries = ask(self.config, state, q, held, seed=seed, withdrawn=withdrawn)
-
-        def draft(new: list[Event]) -> list[Draft]:
-            # Numbers are given under the lock: two people may suggest at the same time.
-            if mark is not None and self._store.event_of(mark) is not None:
-                return []
-            now = self._agreed(state, new, *(("withdrawn", {"trials": [t]}) for t in withdrawn))
-            _must_be_suggested(now, withdrawn)
-            numbered = [
-                {"id": name, **entry}
-                for name, entry in zip(now.next_ids(len(entries)), entries, strict=True)
-            ]
-            out = [Draft("withdrawn", {"trials": list(withdrawn)})] if withdrawn else []
-            return [*out, Draft("suggested", {"trials": numbered, "held": held}, key=mark)]
-
-        events = self._store.transact(draft, after=state.last_event, actor=self._actor)
-        self._own.update(event.id for event in events)
-        if not events:
-            return self._suggested_before(key)
-        made = [entry["id"] for entry in events[-1].data["trials"]]
-        return [self.state.trials[name] for name in made]
-
-    # -- deciding ---------------------------------------------------------------------------
-
-    def accept(self, trial: str) -> Trial:
-        """Accept a trial: it will be made."""
-        return self._decide("accepted", trial, {})
-
-    def reject(self, trial: str, reason: str = "") -> Trial:
-        """Reject a trial with a reason; its recipe and close ones are not proposed again."""
-        clean = checked_text("reason", reason, LONGEST_NOTE)
-        return self._decide("rejected", trial, {"reason": clean})
-
-    def edit(self, trial: str, **changes: bo.Value) -> Trial:
-        """Change values of a trial's recipe, also to ones outside the space, and accept it.
-
-        Raises:
-            CampaignError: If a variable is unknown, a value is no number, or the trial has results.
-        """
-        found = self.state.trial(trial)
-        recipe = recipe_now(self.config, found.recipe, f"trial {found.id}")
-        recipe |= typed(self.config, changes)
-        return self._decide("edited", trial, {"recipe": checked(self.config, recipe)[0]})
-
-    def add(
-        self, recipe: Mapping[str, bo.Value], *, note: str = "", origin: str = "own"
-    ) -> tuple[Trial, list[str]]:
-        """Add an experiment of one's own; it need not lie in the space.
-
-        Args:
-            recipe: Variable -> value.
-            note: Remark.
-            origin: "own" or "imported".
-
-        Returns:
-            The trial, and in words where it leaves the space or breaks a rule (it is added all the same).
-
-        Raises:
-            CampaignError: If a variable is unknown or missing, or a number is none.
-        """
-        clean, outside = checked(self.config, recipe)
-        note = checked_text("note", note, LONGEST_NOTE)
-        data = {"recipe": clean, "note": note, "origin": origin, "outside": outside}
-        (added,) = self._record(lambda now: Draft("added", {"trial": now.next_ids(1)[0], **data}))
-        return self.state.trials[added.data["trial"]], outside
-
-    def _decide(self, kind: str, trial: str, data: Mapping[str, Any]) -> Trial:
-        name = self.state.trial(trial).id
-
-        def draft(now: State) -> Draft:
-            found = now.trial(name)
-            if found.records:
-                raise CampaignError(
-                    f"trial {found.id} has results already; take them back first: "
-                    f"ohmloop campaign decide undo {found.records[-1].event}"
-                )
-            return Draft(kind, {"trial": found.id, **data})
-
-        self._record(draft)
-        return self.state.trials[name]
-
-    def pin(self, variable: str, value: bo.Value) -> None:
-        """Hold a variable at a value in every suggestion to come."""
-        clean = typed(self.config, {variable: value})
-        if not clean:
-            raise CampaignError(f'"{variable}" needs a value to be held at.')
-        try:
-            self.problem().space.sample(1, _rng(), {**pins_now(self.config, self.state), **clean})
-        except SearchError as error:
-            raise CampaignError(str(error)) from error
-        data = {"variable": variable, "value": clean[variable]}
-        self._record(lambda _: Draft("pinned", data))
-
-    def unpin(self, variable: str) -> None:
-        """Let a variable go again."""
-
-        def draft(now: State) -> Draft:
-            if variable not in now.pins:
-                raise CampaignError(
-                    f'"{variable}" is not pinned; pinned: {", ".join(now.pins) or "nothing"}.'
-                    + did_you_mean(variable, now.pins)
-                )
-            return Draft("unpinned", {"variable": variable})
-
-        self._record(draft)
-
-    def undo(self, event: int | None = None) -> Event:
-        """Take an event back (the last that can be), or an undo itself; the log keeps both.
-
-        Raises:
-            CampaignError: If there is none, or later events build on it.
-        """
-
-        def draft(now: State) -> Draft:
-            return Draft("undone", {"event": _to_undo(now, event).id})
-
-        (undone,) = self._record(draft)
-        return next(e for e in self.state.history if e.id == undone.data["event"])
-
-    # -- recording --------------------------------------------------------------------------
-
-    def record(
-        self,
-        trial: str,
-        *,
-        values: Mapping[str, float] | None = None,
-        errors: Mapping[str, float] | None = None,
-        failed_at: str | None = None,
-        passed: str | None = None,
-        device: str = "",
-        note: str = "",
-        key: str | None = None,
-    ) -> Trial:
-        """Record the result of one device of a trial; call it again for each further device.
-
-        A device that is named again adds to what is known of it: endurance, say, weeks after the first sweep.
-
-        Args:
-            trial: Its id.
-            values: Objective -> measured number; what was not measured is left out.
-            errors: Objective -> standard error of its value, >= 0, where it is known; the model weighs by it.
-            failed_at: Stage at which the device failed; the stages before it count as passed.
-            passed: Last stage that it passed ("all" for every stage); later ones are unknown.
-            device: Name of the device on the chip; the next number by default.
-            note: Remark.
-            key: Of the sender; a second record with it changes nothing.
-
-        Raises:
-            CampaignError: If the trial, a stage or an objective is unknown, or nothing is said.
-        """
-        found = self.state.trial(trial)
-        stages = stages_upto(self.config, failed_at=failed_at, passed=passed)
-        clean = checked_values(self.config, values or {})
-        stated = checked_errors(clean, errors or {})
-        note = checked_text("note", note, LONGEST_NOTE)
-        device = checked_text("device", device, LONGEST_NAME)
-        if not stages and not clean:
-            raise CampaignError(
-                "a result needs a value, a stage that was passed, or one that failed: "
-                + self._example()
-            )
-
-        def draft(now: State) -> Draft:
-            trial = now.trial(found.id)
-            if trial.status in ("rejected", "withdrawn"):
-                raise CampaignError(
-                    f"trial {trial.id} was {trial.status}; accept it first: "
-                    f"ohmloop campaign decide {trial.id} accept"
-                )
-            data = {"stages": stages, "values": clean, "errors": stated, "note": note}
-            name = device or trial.next_device()
-            return Draft("recorded", {"trial": trial.id, "device": name, **data}, key=key)
-
-        self._record(draft)
-        return self.state.trials[found.id]
-
-    def _example(self) -> str:
-        """Return how a result is written in this campaign."""
-        parts = [f"--failed-at {self.config.stages[-1].name}"] if self.config.stages else []
-        parts += [f"{o.name}=0.21" for o in self.config.objectives[:1]]
-        return ", or ".join(parts) + "."
-
-    def ingest(
-        self,
-        paths: Sequence[str | Path],
-        *,
-        trial: str | None = None,
-        voltage_unit: str | None = None,
-        current_unit: str | None = None,
-        recipe: str | FileRecipe | None = None,
-    ) -> list[Ingested]:
-        """Keep measurement files and record their figures of merit; a second time changes nothing.
-
-        Each file is one device. It belongs to ``trial``, or to the trial in its name ("T007_dev2.xlsx").
-        A file that cannot be read is refused with the reason; the others are recorded. A file with the headers
-        of a kept recipe (`save_file_recipe`) is read by it.
-
-        Args:
-            paths: Files and folders.
-            trial: The trial of all of them.
-            voltage_unit: For columns that state none.
-            current_unit: For columns that state none.
-            recipe: Which column is which, or the name of a kept one, for all of them.
-
-        Raises:
-            CampaignError: If there is no recipe of that name.
-        """
-        from ohmloop.data import find_files
-
-        return ingest_files(
-            self._store,
-            self.config,
-            self.state,
-            find_files(paths),
-            Reading(voltage_unit, current_unit, self._file_recipe(recipe), self.file_recipes),
-            trial=trial,
-            record=self._record,
-        )
-
-    def save_file_recipe(self, name: str, recipe: FileRecipe) -> None:
-        """Keep a confirmed mapping of columns, so that further files of the kind need no question.
-
-        An earlier one of the name is replaced.
-
-        Raises:
-            CampaignError: If the name is empty or too long.
-        """
-        clean = checked_text("name", name, LONGEST_NAME)
-        if not clean:
-            raise CampaignError("a recipe for files needs a name.")
-        data = {"name": clean, "recipe": recipe.to_dict()}
-        self._record(lambda _: Draft("file-recipe", data))
-
-    def _file_recipe(self, recipe: str | FileRecipe | None) -> FileRecipe | None:
-        if not isinstance(recipe, str):
-            return recipe
-        known = self.file_recipes
-        if recipe not in known:
-            raise CampaignError(
-                f'there is no recipe for files "{recipe[:40]}"; kept: {", ".join(known) or "none"}.'
-                + did_you_mean(recipe, known)
-            )
-        return known[recipe]
+    # -- settings and sheets ----------------------------------------------------------------
 
     def configure(self, text: str) -> None:
         """Replace ``campaign.toml`` by another text, which is checked first; the log keeps both.
@@ -547,67 +243,6 @@ class Campaign(Readable):
             CampaignError: Naming every row and column that does not fit; nothing is recorded then.
         """
         return _sheet_import.read(self, Path(path), earlier)
-
-    def _record(self, draft: Callable[[State], Draft]) -> list[Event]:
-        """Record what ``draft`` makes of the state under the writer's lock, unless it is stale."""
-        state = self.state
-
-        def drafts(new: list[Event]) -> list[Draft]:
-            made = draft(fold([*state.history, *new]))
-            if made.key is not None and self._store.event_of(made.key) is not None:
-                return []  # one's own first request, not somebody else's
-            self._agreed(state, new, (made.kind, made.data))
-            return [made]
-
-        events = self._store.transact(drafts, after=state.last_event, actor=self._actor)
-        self._own.update(event.id for event in events)
-        return events
-
-    def _agreed(
-        self, state: State, new: Sequence[Event], *wanted: tuple[str, Mapping[str, Any]]
-    ) -> State:
-        """Return the state with ``new`` events; ConflictError where others were faster (`open`)."""
-        now = fold([*state.history, *new])
-        if self._seen is not None:
-            refuse_stale(self.config, now.history, wanted, seen=self._seen, own=self._own)
-        return now
-
-
-def _rng() -> Any:
-    import numpy as np
-
-    return np.random.default_rng(0)
-
-
-def _must_be_suggested(state: State, names: Sequence[str]) -> None:
-    for name in names:
-        if (status := state.trial(name).status) != "suggested":
-            raise CampaignError(f"trial {name} is {status}; only a suggestion can be rolled again.")
-
-
-def _to_undo(state: State, event: int | None) -> Event:
-    """Return the event that is to be taken back, the last one by default."""
-    live = [e for e in state.history if e.kind in UNDOABLE and e.id not in state.undone]
-    if event is None:
-        live = [e for e in live if e.kind != "undone"]
-        if not live:
-            raise CampaignError("there is nothing to undo.")
-        target = live[-1]
-    else:
-        known = {e.id: e for e in live}
-        if event not in known:
-            raise CampaignError(
-                f"event {event} is none that can be undone. ohmloop campaign status --log shows them all."
-            )
-        target = known[event]
-    made = {t["id"] for t in target.data.get("trials", ()) if isinstance(t, dict)}
-    if target.kind == "added":
-        made = {target.data["trial"]}
-    built = [t.id for t in state.trials.values() if t.id in made and t.records]
-    if built:
-        events = ", ".join(str(r.event) for name in built for r in state.trials[name].records)
-        raise CampaignError(f"{', '.join(built)} has results; undo those first (events {events}).")
-    return target
 
 
 _template = template

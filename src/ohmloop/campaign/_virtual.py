@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ohmloop.campaign._campaign import Campaign
 from ohmloop.device import VirtualLab, write_workbook
 from ohmloop.errors import CampaignError
+from ohmloop.progress import Progress, ProgressEvent, silent
 
 
 def failures_path(folder: Path) -> Path:
@@ -69,3 +71,40 @@ def make_in_virtual_lab(
     except OSError as error:
         raise CampaignError(f"{place} cannot be written: {error.strerror or error}.") from error
     return made
+
+
+def take_in(
+    campaign: Campaign,
+    folder: str | Path,
+    made: Sequence[Mapping[str, Any]],
+    *,
+    key: str = "virtual",
+    progress: Progress = silent,
+) -> None:
+    """Record what `make_in_virtual_lab` made: sweeps from its workbooks, and what never got to one.
+
+    Args:
+        campaign: Whose trials were made.
+        folder: Where the files lie.
+        made: As it was returned.
+        key: Of the request; devices that were recorded with it are not recorded again.
+        progress: Told of each device.
+
+    Raises:
+        CampaignError: If a workbook cannot be read.
+    """
+    for number, item in enumerate(made):
+        progress(ProgressEvent("SIMULATED devices", number, len(made), item["device"]))
+        if item["file"]:
+            (done,) = campaign.ingest([Path(folder) / item["file"]])
+            if done.status == "refused":
+                raise CampaignError(f"{done.file}: {done.text}")
+        else:
+            campaign.record(
+                item["trial"],
+                failed_at="fabricated",
+                device=item["device"],
+                note="SIMULATED",
+                key=f"{key}:{item['device']}",
+            )
+    progress(ProgressEvent("SIMULATED devices", len(made), len(made)))

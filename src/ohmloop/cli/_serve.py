@@ -26,12 +26,36 @@ def serve(
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Do not open the page in the browser.")
     ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the token that requests have to bring; made if it is not there. By default "
+            "FOLDER/.ohmloop/token, or the environment's OHMLOOP_TOKEN.",
+        ),
+    ] = None,
+    no_token: Annotated[
+        bool,
+        typer.Option("--no-token", help="Let in everybody who has an account on this machine."),
+    ] = False,
 ) -> None:
-    """Serve campaigns, runs and devices as a page on this machine, until Ctrl-C."""
+    """Serve campaigns, runs and devices as a page on this machine, until Ctrl-C.
+
+    The link that it prints lets one browser in; programs send the token (Authorization: Bearer).
+    """
+    if no_token and token_file is not None:
+        raise typer.BadParameter("--no-token asks for no token; leave out --token-file.")
     from ohmloop.web import serve as run
 
     def ready(address: str) -> None:
         typer.echo(address)
-        typer.echo("Next: open it in a browser of this machine. Ctrl-C ends it.", err=True)
+        once = "" if no_token else " The link works once; the browser is known then."
+        typer.echo(f"Next: open it in a browser of this machine.{once} Ctrl-C ends it.", err=True)
 
-    run(folder, port=port, open_browser=not no_browser, ready=ready)
+    run(
+        folder,
+        port=port,
+        open_browser=not no_browser,
+        token_file=token_file,
+        is_open=no_token,
+        ready=ready,
+    )

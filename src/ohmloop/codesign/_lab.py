@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ohmloop.campaign import Campaign, make_in_virtual_lab
+from ohmloop.campaign._virtual import take_in
 from ohmloop.codesign._loop import CodesignLoop, Step
-from ohmloop.errors import CampaignError
 from ohmloop.progress import Progress, ProgressEvent, silent
 from ohmloop.run import Executor, using
 
@@ -28,19 +28,7 @@ def make_waiting(loop: CodesignLoop, *, n_devices: int = 1, seed: int = 0) -> in
             return 0
         place = loop.folder / MEASURED / f"{waiting[0]}-{waiting[-1]}"
         made = make_in_virtual_lab(campaign, place, n_devices=n_devices, seed=seed)
-        if any(item["file"] for item in made):
-            refused = [i for i in campaign.ingest([place]) if i.status == "refused"]
-            if refused:
-                raise CampaignError(f"{refused[0].file}: {refused[0].text}")
-        for item in made:
-            if not item["file"]:
-                campaign.record(
-                    item["trial"],
-                    failed_at="fabricated",
-                    device=item["device"],
-                    note="SIMULATED",
-                    key=f"virtual:{item['device']}",
-                )
+        take_in(campaign, place, made)
     return len(made)
 
 

@@ -27,6 +27,7 @@ from ohmloop.campaign import (
 from ohmloop.codesign._networks import Wanted, train_missing
 from ohmloop.codesign._sensitivity import Sensitivity, Worth, sensitivity
 from ohmloop.codesign._settings import SETTINGS, LoopSettings, read_settings, settings_text
+from ohmloop.codesign._steps import STEPS, read_steps
 from ohmloop.crossbar import Hardware
 from ohmloop.device import DeviceModel, Estimate, load_device, save_task_accuracy
 from ohmloop.errors import CampaignError
@@ -35,7 +36,7 @@ from ohmloop.run import Executor, using
 from ohmloop.tasks import task
 from ohmloop.train import Run, load_run
 
-ACCURACY, STEPS, WORTHS, NETWORKS = "task-accuracy.json", "steps.jsonl", "worths.json", "networks"
+ACCURACY, WORTHS, NETWORKS = "task-accuracy.json", "worths.json", "networks"
 _SMALLEST, _LARGEST = 0.05, 2.0  # noise levels that training is asked for, at most
 
 
@@ -136,17 +137,7 @@ class CodesignLoop:
     @property
     def steps(self) -> list[dict[str, Any]]:
         """What the steps so far found, oldest first."""
-        path = self.folder / STEPS
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        out = []
-        for line in lines:
-            try:
-                out.append(json.loads(line))
-            except ValueError:  # the last line of a process that was killed
-                continue
-        return out
+        return read_steps(self.folder)
 
     @property
     def worths(self) -> tuple[Worth, ...]:

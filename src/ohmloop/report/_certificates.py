@@ -83,7 +83,9 @@ def certificates_figure(
         )
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(4.6 * columns, 3.5 * rows + 0.45)
+    figure = new_figure(4.6 * columns, 3.6 * rows + 0.45)
+    # Inches around each panel, so that its title keeps off the axis above it.
+    figure.set_layout_engine("constrained", h_pad=0.1, w_pad=0.1)
     with styled():
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid[len(panels) :]:

@@ -177,8 +177,10 @@ def _own(record: RunRecord, fleets: Sequence[Evaluation]) -> Evaluation | None:
 
 
 def _lead(record: RunRecord, fresh: _Fresh, metric: str) -> str:
+    from ohmloop.report._run_methods import trained_for
+
     config = record.config
-    devices = ", ".join(h["device"]["name"] for h in config["hardware"])
+    devices = ", ".join(map(trained_for, config["hardware"]))
     text = f"A network ({config['model']}) trained by {config['method']} for {devices}. "
     own = _own(record, fresh.fleets)
     if own is None:

@@ -36,7 +36,7 @@ def paragraphs(
     from ohmloop.train import Noise
 
     config, result = record.config, record.result
-    devices = " and ".join(h["device"]["name"] for h in config["hardware"])
+    devices = " and ".join(map(trained_for, config["hardware"]))
     noise = str(Noise.model_validate(result["noise"])) if result.get("noise") else "none"
     searched = len(result.get("trials", ()))
     search = (
@@ -106,6 +106,18 @@ def settings(record: RunRecord, fleets: Sequence[Evaluation]) -> tuple[tuple[str
 
 def _together(values: Mapping[str, Any]) -> str:
     return "; ".join(f"{name} {value}" for name, value in settings_of(values))
+
+
+def trained_for(hardware: Mapping[str, Any]) -> str:
+    """Return what a network was trained for, in a few words: the device, and the size of its arrays.
+
+    >>> trained_for({"device": {"name": "wire"}, "array": {"rows": 64, "columns": 32}})
+    'wire on arrays of 64 x 32 cells'
+    """
+    name, array = str(hardware["device"]["name"]), hardware.get("array")
+    return (
+        name if array is None else f"{name} on arrays of {array['rows']} x {array['columns']} cells"
+    )
 
 
 _FACTS = ("description", "figures", "recipe", "published", "sources", "citation", "schema_version")

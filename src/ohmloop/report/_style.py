@@ -74,7 +74,7 @@ def to_svg(figure: Figure, title: str) -> str:
     for colour, follows in _FOLLOWS.items():
         text = re.sub(rf"(fill|stroke): {colour}\b", rf"\1: {follows}", text)
     key = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
-    text = re.sub(r'(\bid="|"#|url\(#)', rf"\1{key}-", text)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{key}-", text)
     label = html.escape(title, quote=True)
     # Letters in black have no style of their own: they take the ink of the whole.
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" fill="currentColor" ', 1)
@@ -85,7 +85,10 @@ _FOLLOWS = {
     "#ffffff": "var(--paper, #ffffff)",
     "#dddddd": "var(--grid, #dddddd)",
     "#cccccc": "var(--grid, #cccccc)",
+    "#777777": "var(--soft, #777777)",
+    "#0072b2": "var(--blue, #0072b2)",
 }
+"""Colours that follow the page: ink, paper, grid, asides, and the one line colour too dark for a dark page."""
 
 
 def printed(page: str) -> str:

@@ -18,7 +18,10 @@ from ohmloop.web._errors import status_of
 
 PREFIX = "/api/v1"
 DESCRIPTION = """\
-Answers on 127.0.0.1 only. Long work is a job: it is queued (202), and followed at `/api/v1/jobs/ID`.
+Answers on 127.0.0.1 only, and, unless it was started with `--no-token`, to requests with its token: \
+`Authorization: Bearer TOKEN`. The token is in `.ohmloop/token` of the folder that is served.
+
+Long work is a job: it is queued (202), and followed at `/api/v1/jobs/ID`.
 
 `ETag` of a campaign is the number of its last event. Send it back as `If-Match` with a decision or a result: \
 what somebody else changed meanwhile is then not overwritten (409). Send `Idempotency-Key` with a result, and \
@@ -41,7 +44,13 @@ def show_api(request: Request) -> Response:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    return page(request, "api.html.j2", about=document["info"], operations=operations)
+    return page(
+        request,
+        "api.html.j2",
+        about=document["info"],
+        operations=operations,
+        is_locked=request.app.state.access is not None,
+    )
 
 
 def _operation(operation: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +94,11 @@ def complete(app: FastAPI) -> None:
             schemas["Problem"] = Problem.model_json_schema()
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
+            if app.state.access is not None:
+                made["components"]["securitySchemes"] = {
+                    "token": {"type": "http", "scheme": "bearer"}
+                }
+                made["security"] = [{"token": []}]
             app.openapi_schema = made
         return app.openapi_schema
 

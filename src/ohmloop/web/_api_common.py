@@ -46,7 +46,7 @@ def errors(*more: int) -> dict[int | str, dict[str, Any]]:
                 "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
             },
         }
-        for status in (400, 403, 404, 413, 422, 503, *more)
+        for status in (400, 401, 403, 404, 413, 422, 503, *more)
     }
 
 

@@ -44,12 +44,16 @@ class Advice(Arguments):
 
 
 class Train(Arguments):
-    """Train a network into ``runs/NAME``. Target: the run; its folder need not exist yet."""
+    """Train a network into ``runs/NAME``. Target: the run; its folder need not exist yet.
+
+    ``array`` as ``ohmloop train --array`` takes it: "rows=64,adc=8", "" for the usual one, null for none.
+    """
 
     task: Text = "digits"
     method: Text = "weight-noise"
     model: Text | None = None
     device: Text = "lognormal:0.5"
+    array: Text | None = None
     deployment: Text | None = None
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     seed: Seed = 0

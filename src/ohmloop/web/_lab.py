@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +14,10 @@ from starlette.datastructures import FormData
 
 from ohmloop.campaign import Campaign, Config, Record, State, Trial, sentences
 from ohmloop.web._errors import WebError
-from ohmloop.web._pages import actor_of, number, page, segment
+from ohmloop.web._pages import VALUE, Again, actor_of, number, page, segment
 
-VALUE, CONTEXT, OUTCOME = "v.", "c.", "y."
-"""What the names of form fields begin with: a recipe's value, a context's, an outcome."""
+CONTEXT, OUTCOME = "c.", "y."
+"""What the names of form fields begin with: a context's value, an outcome. A recipe's: `VALUE`."""
 
 _KINDS = {
     "suggested": "accent",
@@ -44,6 +45,11 @@ def opened(request: Request, name: str, form: FormData | None = None) -> Iterato
         return
     request.state.campaign = name
     with Campaign.open(folder, actor=actor_of(request), seen=seen_in(form)) as campaign:
+        own: Again = getattr(request.state, "again", Again())
+        request.state.again = own._replace(
+            fields=functools.partial(variable_fields, campaign.config),
+            choices={**field_choices(campaign.config, campaign.state), **own.choices},
+        )
         yield campaign
 
 
@@ -83,7 +89,7 @@ def lab_page(
         title=campaign.config.name,
         seen=campaign.state.last_event,
         tab=tab,
-        has_loop=name in request.app.state.workspace.loops(),
+        device_verdicts=verdicts(campaign.config),
         **context,
     )
 
@@ -227,7 +233,7 @@ def variable_fields(
                 "help": spec.help,
                 "hint": hint,
                 "options": options,
-                "value": "" if value is None else (value if options else f"{value:.12g}"),
+                "value": _as_text(value),
                 "when": json.dumps([str(x) for x in wanted]) if parent else "",
                 "parent": prefix + parent if parent else "",
                 "parent_words": f"only if {parent} is {' or '.join(map(str, wanted))}"
@@ -236,6 +242,40 @@ def variable_fields(
             }
         )
     return out
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else ("" if value is None else f"{value:.12g}")
+
+
+def verdicts(config: Config) -> list[tuple[str, str, str]]:
+    """Return how far a device may have got: the group of the choice, its value and its words."""
+    failed = [
+        (
+            "It failed at",
+            f"failed:{s.name}",
+            f"failed at {s.name}" + (f" ({s.question} – no)" if s.question else ""),
+        )
+        for s in config.stages
+    ]
+    passed = [
+        (
+            "It passed",
+            f"passed:{s.name}",
+            f"passed {s.name}" + ("" if s is config.stages[-1] else ", later ones not looked at"),
+        )
+        for s in config.stages
+    ]
+    return [*failed, *passed]
+
+
+def field_choices(config: Config, state: State) -> dict[str, list[tuple[str, str]]]:
+    """Return the fields of a campaign's forms that offer choices: name -> values and their words."""
+    return {
+        "verdict": [("", "not judged"), *((value, text) for _, value, text in verdicts(config))],
+        "trial": [(name, name) for name in state.trials],
+        "variable": [(name, name) for name in config.variables],
+    }
 
 
 def typed_values(form: FormData, prefix: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ohmloop._version import __version__
 from ohmloop.web._errors import BusyError
+from ohmloop.web._net_arrays import ArrayWord, known_words
 
 _FILE = "catalogue.json"
 _PATIENCE = 120.0  # seconds; importing torch from a slow disk takes tens
@@ -61,13 +62,14 @@ class MethodEntry(BaseModel):
 
 
 class Catalogue(BaseModel):
-    """What can be trained, and how."""
+    """What can be trained, how, and the words that arrays know."""
 
     model_config = ConfigDict(frozen=True)
 
     version: str
     tasks: tuple[TaskEntry, ...]
     methods: tuple[MethodEntry, ...]
+    array: tuple[ArrayWord, ...]
 
     def task(self, name: str) -> TaskEntry | None:
         """Return a task by name."""
@@ -177,7 +179,8 @@ def _made() -> dict[str, Any]:
         }
         for name in list_methods()
     ]
-    return {"version": __version__, "tasks": tasks, "methods": methods}
+    array = [word.model_dump() for word in known_words()]
+    return {"version": __version__, "tasks": tasks, "methods": methods, "array": array}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ohmloop.campaign import State
+from ohmloop.codesign._steps import read_steps
 from ohmloop.device import TaskAccuracy, load_task_accuracy
 from ohmloop.errors import DeviceError
 from ohmloop.web._net_devices import TICKS
@@ -51,7 +52,7 @@ class Board:
                 asked = load_task_accuracy(folder / "task-accuracy.json")
             except DeviceError as error:
                 problem = str(error)
-        return cls(settings, _steps(folder), _worths(folder), asked, problem)
+        return cls(settings, read_steps(folder), _worths(folder), asked, problem)
 
     @property
     def last(self) -> dict[str, Any] | None:
@@ -83,20 +84,6 @@ class Board:
         if self.is_share:
             return f"{100 * gain:+.2f} ± {100 * error:.2f} points"
         return f"{gain:+.4g} ± {error:.2g}"
-
-
-def _steps(folder: Path) -> list[dict[str, Any]]:
-    try:
-        lines = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    out = []
-    for line in lines:
-        try:
-            out.append(json.loads(line))
-        except ValueError:  # the last line of a process that was killed
-            continue
-    return out
 
 
 def _worths(folder: Path) -> list[dict[str, Any]]:

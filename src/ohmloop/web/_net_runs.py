@@ -13,6 +13,7 @@ from ohmloop import units
 from ohmloop.errors import TrainError
 from ohmloop.train import Evaluation, KeptCertificate, RunRecord, read_evaluations, read_run
 from ohmloop.web._jobs import Jobs
+from ohmloop.web._net_arrays import array_of, array_words
 from ohmloop.web._net_words import plain_method
 from ohmloop.web._workspace import Workspace
 
@@ -32,6 +33,7 @@ class Row(NamedTuple):
         task: What it learns.
         method: How, as text.
         device: What it is trained for.
+        on_arrays: Whether on arrays of it.
         metric: Name of the score; "" before it was measured.
         validation: Digital validation score; None before the end.
         measured: Mean score on the device that it was trained for, NaN where it was not measured.
@@ -44,6 +46,7 @@ class Row(NamedTuple):
     task: str
     method: str
     device: str
+    on_arrays: bool = False
     metric: str = ""
     validation: float | None = None
     measured: float = math.nan
@@ -59,7 +62,8 @@ def rows(workspace: Workspace, jobs: Jobs) -> list[Row]:
     for name, job in live.items():
         a = job.arguments
         state = "waits" if job.state == "queued" else "runs"
-        out.append(Row(name, state, str(a["task"]), str(a["method"]), str(a["device"])))
+        row = Row(name, state, str(a["task"]), str(a["method"]), str(a["device"]))
+        out.append(row._replace(on_arrays=a.get("array") is not None))
     places = [(workspace.run(name), name) for name in known if name not in live]
     places.sort(key=lambda p: -(p[0] / "config.json").stat().st_mtime)
     return out + [_row(place, name) for place, name in places]
@@ -72,7 +76,7 @@ def _row(place: Path, name: str) -> Row:
         evaluations = read_evaluations(place)
     except TrainError:
         evaluations = ()
-    own = [e for e in evaluations if e.device == device_of(config) and not e.on_array]
+    own = [e for e in evaluations if is_own(e, config)]
     kept = _json(place / "certificates.json").get("kept", [])
     return Row(
         name=name,
@@ -80,6 +84,7 @@ def _row(place: Path, name: str) -> Row:
         task=str(config.get("task", "?")),
         method=str(config.get("method", "?")),
         device=device_of(config),
+        on_arrays=array_of(config) is not None,
         metric=evaluations[0].metric if evaluations else "",
         validation=result.get("validation_score"),
         measured=own[0].mean if own else math.nan,
@@ -103,6 +108,11 @@ def device_of(config: dict[str, Any]) -> str:
         return ", ".join(str(h["device"]["name"]) for h in config["hardware"])
     except (KeyError, TypeError):
         return "?"
+
+
+def is_own(e: Evaluation, config: dict[str, Any]) -> bool:
+    """Whether a fleet is one of the device, and the arrays, that a run was trained for."""
+    return e.device == device_of(config) and e.hardware.get("array") == array_of(config)
 
 
 @dataclass(frozen=True)
@@ -144,9 +154,19 @@ class RunView:
 
     @property
     def own(self) -> Evaluation | None:
-        """The fleet of the device that it was trained for, under the law on weights."""
-        device = device_of(self.config)
-        return next((e for e in self.evaluations if e.device == device and not e.on_array), None)
+        """The fleet of the device, and the arrays, that it was trained for."""
+        return next((e for e in self.evaluations if is_own(e, self.config)), None)
+
+    @property
+    def array(self) -> str:
+        """The arrays that it was trained for, in words; "" for the law on weights."""
+        found = array_of(self.config)
+        return "" if found is None else array_words(found)
+
+    @property
+    def chip_score(self) -> float | None:
+        """Validation score on simulated chips of the array that it was trained for; None without one."""
+        return None if self.record is None else self.record.result.get("chip_score")
 
     @property
     def is_share(self) -> bool:
@@ -176,6 +196,7 @@ class RunView:
             ("network", str(c.get("model"))),
             ("method", f"{c.get('method')}: {plain_method(str(c.get('method')))}"),
             ("device", device_of(c)),
+            ("arrays", self.array or "none: the law on the weights"),
         ]
         hidden = {"task", "model", "method", "hardware"}
         out += [
@@ -183,6 +204,7 @@ class RunView:
             for k, v in c.items()
             if k not in hidden
         ]
+        out += [(f"array {k.replace('_', ' ')}", _told(v)) for k, v in (array_of(c) or {}).items()]
         if self.record is not None:
             noise = self.record.result.get("noise", {})
             used = {k: v for k, v in noise.items() if v and v != "none" and _NEUTRAL.get(k) != v}
@@ -195,6 +217,8 @@ class RunView:
 def _told(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "none"
     if isinstance(value, dict):
         return ", ".join(f"{k} {_told(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -34,17 +34,53 @@ router = APIRouter(include_in_schema=False)
 _LABELS = {"q": "how many", "note": "remark", "verdict": "how far it got", "earlier": "campaign"}
 
 
+VALUE = "v."
+"""What the names of the form fields of a recipe's values begin with."""
+_HIDDEN = ("to", "id", "event")
+_UNSEEN = ("seen", "was", "back", "key")  # fields that only programs read
+
+
 class Typed(NamedTuple):
-    """One field of a form as it was sent."""
+    """One field of a form as it was sent.
+
+    Attributes:
+        name: Of the field.
+        value: What was typed or chosen.
+        choices: Where the form offers choices, their values and words; the one that was sent is among them.
+        called: What a person calls it, where its name does not say.
+    """
 
     name: str
     value: str
+    choices: tuple[tuple[str, str], ...] = ()
+    called: str = ""
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the form had it out of sight: it says what the form is about."""
+        return self.name in _HIDDEN
 
     @property
     def label(self) -> str:
         """What a person calls it: "v.fa" is the variable "fa", "y.usability" the outcome."""
+        if self.called:
+            return self.called
         plain = self.name[2:] if self.name[:2] in ("v.", "y.", "c.") else self.name
         return _LABELS.get(plain, plain.replace("_", " ") if plain == self.name else plain)
+
+
+class Again(NamedTuple):
+    """How a form that was sent is shown again; the function that answers it leaves one in ``request.state``.
+
+    Attributes:
+        fields: Makes the fields of a recipe of its values, as the form has them; None for other forms.
+        choices: Name of a field -> the values and words that it offers.
+        labels: Name of a field -> what a person calls it, where its name does not say.
+    """
+
+    fields: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
+    choices: Mapping[str, Sequence[tuple[str, str]]] = {}
+    labels: Mapping[str, str] = {}
 
 
 async def _form(request: Request) -> AsyncIterator[FormData]:
@@ -99,7 +135,7 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
         "theme": theme if (theme := request.cookies.get(THEME)) in THEMES else "",
         "said": said.removeprefix(_BAD),
         "is_bad": said.startswith(_BAD),
-        "jobs": _live_jobs(request),
+        "jobs": live_jobs(request),
         "here": (request.url.path + query) if request.method == "GET" else "/",
     }
     text = get_templates().get_template(template).render(shared | context)
@@ -109,7 +145,8 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
     return response
 
 
-def _live_jobs(request: Request) -> list[Any]:
+def live_jobs(request: Request) -> list[Any]:
+    """Return the jobs that wait or run, the newest first."""
     jobs = getattr(request.app.state, "jobs", None)
     return [] if jobs is None else list(jobs.list(is_active=True, limit=20))
 
@@ -218,7 +255,7 @@ def problem_page(request: Request, status: int, text: str) -> HTMLResponse:
         status=status,
         title=title,
         text=text,
-        typed=typed_fields(request),
+        **typed_fields(request),
         again=request.url.path if request.method == "POST" else "",
         back=_came_from(request),
         settings=_settings_of(request) if status == 422 else "",
@@ -232,10 +269,28 @@ def _settings_of(request: Request) -> str:
     return f"/campaigns/{segment(name)}/settings" if name and is_page else ""
 
 
-def typed_fields(request: Request) -> list[Typed]:
-    """Return the fields of the form that was sent, without those that only programs read."""
-    fields: list[Typed] = getattr(request.state, "typed", [])
-    return [field for field in fields if field.name not in ("seen", "back", "key")]
+def typed_fields(request: Request) -> dict[str, Any]:
+    """Return the form that was sent for the template ``_typed.html.j2``, with the widgets that it had.
+
+    Values of a recipe (``fields``) are the fields of the form of recipes; the others (``typed``) are choices
+    where they were choices. Fields that only programs read are left out.
+    """
+    sent: list[Typed] = getattr(request.state, "typed", [])
+    again: Again = getattr(request.state, "again", Again())
+    values = {t.name.removeprefix(VALUE): t.value for t in sent if t.name.startswith(VALUE)}
+    fields = again.fields(values) if again.fields is not None and values else []
+    shown = {field["name"] for field in fields} | set(_UNSEEN)
+    return {
+        "fields": fields,
+        "typed": [_as_it_was(t, again) for t in sent if t.name not in shown],
+    }
+
+
+def _as_it_was(field: Typed, again: Again) -> Typed:
+    offered = tuple(again.choices.get(field.name, ()))
+    if offered and field.value not in {value for value, _ in offered}:
+        offered += ((field.value, field.value),)
+    return field._replace(choices=offered, called=again.labels.get(field.name, ""))
 
 
 def _came_from(request: Request) -> str:

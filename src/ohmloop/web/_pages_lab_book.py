@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from ohmloop.campaign import Campaign, parse_config, read_config
 from ohmloop.errors import CampaignError, ConflictError
+from ohmloop.store import Store
 from ohmloop.web._errors import NotFoundError, WebError
 from ohmloop.web._jobs import Jobs
 from ohmloop.web._lab import lab_page, opened, seen_in, target, url
@@ -36,22 +39,47 @@ SHEETS = {
 
 @router.get("/settings")
 def settings(request: Request, name: str) -> Response:
-    """Show campaign.toml as text; one that was damaged by hand too."""
-    path: Path = request.app.state.workspace.campaign(name) / SETTINGS
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    return _settings_page(request, name, text)
+    """Show campaign.toml as text to change; one that was damaged by hand too."""
+    return _settings_page(request, name)
 
 
 def _settings_page(
-    request: Request, name: str, text: str, problem: str = "", status: int = 200
+    request: Request,
+    name: str,
+    typed: str | None = None,
+    problem: str = "",
+    status: int = 200,
+    was: str | None = None,
 ) -> HTMLResponse:
+    """Return the page of the settings.
+
+    Args:
+        request: To answer.
+        name: Of the campaign.
+        typed: What the person typed; None for the file as it is.
+        problem: What is wrong with it.
+        status: Of the answer.
+        was: Digest of the file that it was typed for; that of the file as it is now by default.
+    """
+    folder: Path = request.app.state.workspace.campaign(name)
+    content = (folder / SETTINGS).read_bytes()
+    found = content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    broken = _problem_of(folder)
+    text = found if typed is None else typed
+    told = problem or broken
     shown: dict[str, Any] = {
         "text": text,
-        "problem": problem,
-        "place": place_in(text, problem) if problem else None,
+        "problem": told,
+        "is_typed": typed is not None,
+        "broken": broken,
+        "found": found if status == 409 else "",
+        "was": was or _digest(content),
+        # What was typed fits where somebody else changed the file: there is no line to point at.
+        "place": place_in(text, told) if told and status != 409 else None,
     }
-    try:
+    if not broken:
         with opened(request, name) as campaign:
+            config = campaign.config
             return lab_page(
                 request,
                 "settings.html.j2",
@@ -59,40 +87,60 @@ def _settings_page(
                 campaign,
                 "settings",
                 status=status,
-                config=campaign.config,
-                broken="",
+                config=config,
                 **shown,
             )
+    with Store.open(folder, writable=False) as store:
+        last = store.events()[-1].id
+    return page(
+        request,
+        "settings.html.j2",
+        status=status,
+        campaign=name,
+        base=url(name),
+        title=name,
+        seen=last,
+        tab="settings",
+        config=None,
+        **shown,
+    )
+
+
+def _problem_of(folder: Path) -> str:
+    """Return why the settings of a campaign cannot be read; empty where they can."""
+    try:
+        read_config(folder / SETTINGS)
     except CampaignError as error:
-        return page(
-            request,
-            "settings.html.j2",
-            status=status,
-            campaign=name,
-            base=url(name),
-            title=name,
-            seen=0,
-            tab="settings",
-            has_loop=False,
-            config=None,
-            broken=str(error),
-            **{**shown, "place": shown["place"] or place_in(text, str(error))},
-        )
+        return str(error)
+    return ""
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @router.post("/settings")
 def save_settings(request: Request, name: str, form: Form) -> Response:
-    """Replace campaign.toml by another text, which is checked first."""
+    """Replace campaign.toml by another text, which is checked first; also one that nobody can read any more."""
+    folder: Path = request.app.state.workspace.campaign(name)
     text = str(form.get("text", "")).replace("\r\n", "\n")
+    was = str(form.get("was", "")) or None
     try:
-        with opened(request, name, form) as campaign:
-            before = campaign.state.last_event
-            campaign.configure(text)
-            changed = campaign.state.last_event != before
-    except ConflictError:
-        raise
+        parse_config(text)
     except CampaignError as error:
-        return _settings_page(request, name, text, str(error), 422)
+        return _settings_page(request, name, text, str(error), 422, was)
+    if _problem_of(folder):
+        try:
+            Campaign.mend(folder, text, was=was or "", actor=actor_of(request))
+        except ConflictError as error:
+            return _settings_page(request, name, text, str(error), 409)
+        return redirect(
+            url(name, "settings"), "The settings are mended; the campaign is open again."
+        )
+    with opened(request, name, form) as campaign:
+        before = campaign.state.last_event
+        campaign.configure(text)
+        changed = campaign.state.last_event != before
     said = (
         "The settings are saved; trials keep what they have." if changed else "Nothing has changed."
     )

@@ -28,7 +28,7 @@ def conflict_page(request: Request, text: str) -> HTMLResponse:
         status=409,
         text=text,
         happened=happened,
-        typed=typed_fields(request),
+        **typed_fields(request),
         again=request.url.path,
         fresh=state.last_event,
         trial=trial_view(config, found) if found else None,

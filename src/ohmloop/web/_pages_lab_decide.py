@@ -12,7 +12,6 @@ from ohmloop.errors import CampaignError
 from ohmloop.web._jobs import Job, Jobs
 from ohmloop.web._lab import (
     CONTEXT,
-    VALUE,
     lab_page,
     opened,
     target,
@@ -23,7 +22,7 @@ from ohmloop.web._lab import (
     waiting,
     whole_number,
 )
-from ohmloop.web._pages import Form, actor_of, number, redirect
+from ohmloop.web._pages import VALUE, Form, actor_of, number, redirect
 
 router = APIRouter(prefix="/campaigns/{name}", include_in_schema=False)
 

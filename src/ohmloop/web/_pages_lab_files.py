@@ -16,7 +16,7 @@ from ohmloop.data import FileRecipe
 from ohmloop.web import _lab_plots as plots
 from ohmloop.web._errors import NotFoundError, WebError
 from ohmloop.web._lab import lab_page, opened, seen_in, url
-from ohmloop.web._pages import Form, actor_of, redirect
+from ohmloop.web._pages import Again, Form, actor_of, redirect
 from ohmloop.web._pages_lab_overview import csv_response
 from ohmloop.web._reader import Ingestion, Preview
 from ohmloop.web._security import FILE_POLICY
@@ -184,6 +184,7 @@ def confirm(request: Request, name: str, id: str, form: Form) -> Response:
     """Read the file again, its columns as a person says; keep the mapping under a name if asked."""
     keeper = _files(request)
     item = keeper.get(name, id)
+    request.state.again = _mapping_again(item)
     recipe = _recipe_of(item, {k: str(v) for k, v in form.items()})
     item = keeper.remap(item, recipe.to_dict())
     if item.problem:
@@ -194,6 +195,22 @@ def confirm(request: Request, name: str, id: str, form: Form) -> Response:
             campaign.save_file_recipe(keep, recipe)
         said += f' Further files with the same headers are read as "{keep}", without a question.'
     return redirect(url(name, "files", id), said)
+
+
+def _mapping_again(item: Waiting) -> Again:
+    """Return how the form that says which column is which is shown again."""
+    columns = {
+        f"role.{number}.{column['at'].number}": (
+            f"column {column['at'].number}"
+            + (f" of sheet {sheet['name']}" if sheet["name"] else "")
+        )
+        for number, sheet in enumerate(_sheets(item))
+        for column in sheet["columns"]
+    }
+    return Again(
+        choices={name: list(ROLES.items()) for name in columns},
+        labels={**columns, "keep": "keep this for further files as"},
+    )
 
 
 def _recipe_of(item: Waiting, form: dict[str, str]) -> FileRecipe:
@@ -240,6 +257,7 @@ def attach(request: Request, name: str, form: Form) -> Response:
     items = [keeper.get(name, str(id)) for id in form.getlist("id")]
     if not items:
         raise WebError("no file is ticked. Tick the ones to attach.")
+    request.state.again = _attach_again(request, name, items)
     wanted = {item.id: str(form.get(f"trial.{item.id}", "")) for item in items}
     lost = [item.name for item in items if not wanted[item.id]]
     if lost:
@@ -265,6 +283,16 @@ def attach(request: Request, name: str, form: Form) -> Response:
     is_one = len(trials) == 1 and not is_bad
     place = url(name, "trials", trials.pop()) if is_one else url(name, "files")
     return redirect(place, "\n".join(lines), is_bad=is_bad)
+
+
+def _attach_again(request: Request, name: str, items: Sequence[Waiting]) -> Again:
+    """Return how the form that attaches files is shown again."""
+    with opened(request, name) as campaign:
+        trials = [("", "which?"), *((trial, trial) for trial in campaign.trials)]
+    return Again(
+        choices={f"trial.{item.id}": trials for item in items},
+        labels={f"trial.{item.id}": f"trial of {item.name}" for item in items},
+    )
 
 
 def _groups(items: Sequence[Waiting], wanted: dict[str, str]) -> list[dict[str, Waiting]]:

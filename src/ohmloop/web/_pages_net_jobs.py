@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from ohmloop.web._jobs import Job, Jobs
-from ohmloop.web._pages import Form, local_path, page, redirect, segment
+from ohmloop.web._pages import (
+    Form,
+    get_templates,
+    live_jobs,
+    local_path,
+    page,
+    redirect,
+    segment,
+)
 
 router = APIRouter(include_in_schema=False)
 
@@ -88,6 +97,21 @@ def show_jobs(request: Request) -> Response:
     )
 
 
+@router.get("/jobs/strip")
+def renew_strip(
+    request: Request,
+    shown: Annotated[list[str], Query(alias="not", max_length=20)] = [],  # noqa: B006  # FastAPI copies it
+) -> HTMLResponse:
+    """Return the strip of the job at work as it is now, for a page that is open; empty where there is none.
+
+    Not a page of its own: what an action said waits for the page that follows the action.
+    """
+    strip = get_templates().get_template("_job_strip.html.j2")
+    live = [{"id": id} for id in shown]
+    text = strip.render(jobs=live_jobs(request), live=live)
+    return HTMLResponse(text, headers={"Cache-Control": "no-store"})
+
+
 @router.get("/jobs/{id}")
 def show_job(request: Request, id: str) -> Response:
     """Show one job: how far it is, what it was asked, what came of it."""
@@ -101,9 +125,7 @@ def show_job(request: Request, id: str) -> Response:
         state=STATES[job.state],
         place=place_of(job),
         took=duration(job),
-        asked={
-            key: _told(value) for key, value in job.arguments.items() if value not in (None, [])
-        },
+        asked=asked_of(job),
         result=None if job.result is None else json.dumps(job.result, indent=1)[:20_000],
     )
 
@@ -120,6 +142,14 @@ def cancel_job(request: Request, id: str, form: Form) -> RedirectResponse:
 def retry_job(request: Request, id: str) -> RedirectResponse:
     """Queue the same again."""
     return redirect(f"/jobs/{jobs_of(request).retry(id).id}")
+
+
+def asked_of(job: Job) -> dict[str, str]:
+    """Return the arguments of a job in words, without those that were left out."""
+    told = {key: _told(value) for key, value in job.arguments.items() if value not in (None, [])}
+    if job.arguments.get("array") == "":
+        told["array"] = "the usual one"
+    return told
 
 
 def _told(value: object) -> str:

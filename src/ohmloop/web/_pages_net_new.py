@@ -12,9 +12,10 @@ from starlette.concurrency import run_in_threadpool
 
 from ohmloop.web import _net_devices as net
 from ohmloop.web._errors import WebError
+from ohmloop.web._net_arrays import CHOICES, WORDS, array_in
 from ohmloop.web._net_catalogue import Catalogue, MethodEntry, catalogue
 from ohmloop.web._net_words import METHODS
-from ohmloop.web._pages import Form, page, redirect, segment
+from ohmloop.web._pages import Again, Form, page, redirect, segment
 from ohmloop.web._pages_net_devices import workspace_of
 from ohmloop.web._pages_net_jobs import jobs_of
 from ohmloop.web._workspace import Workspace
@@ -50,6 +51,8 @@ async def new_run(
         device="" if level else chosen.name if chosen else "",
         own=[d for d in net.own_devices(workspace) if d.model is not None],
         built_in=net.built_in(),
+        array_choices=CHOICES,
+        array_help=WORDS,
         wanted=free_name(workspace, f"{task}-{METHOD}"),
     )
 
@@ -60,6 +63,7 @@ async def start_run(request: Request, form: Form) -> RedirectResponse:
     workspace = workspace_of(request)
     known = await run_in_threadpool(catalogue, workspace.private)
     task, method = str(form.get("task", TASK)), str(form.get("method", METHOD))
+    request.state.again = _again(workspace, known)
     settings = str(form.get("settings", "")).strip().strip(",")
     arguments = _arguments(workspace, form, known, task, method, settings)
     name = str(form.get("name", "")).strip()
@@ -68,7 +72,8 @@ async def start_run(request: Request, form: Form) -> RedirectResponse:
         "train",
         f"run/{place.name}",
         arguments,
-        title=f"Train {place.name}: {task} by {method} for {arguments['device']}",
+        title=f"Train {place.name}: {task} by {method} for {arguments['device']}"
+        + (", on arrays" if "array" in arguments else ""),
     )
     return redirect(f"/runs/{segment(place.name)}", f"Queued as job {job.id}.")
 
@@ -98,6 +103,9 @@ def _arguments(
         "device": device,
         "seed": _whole(form, "seed", 0),
     }
+    array = array_in(form, known.array)
+    if array is not None:
+        arguments["array"] = array
     epochs = _whole(form, "epochs", None)
     deployment = str(form.get("deployment", "")).strip()
     return arguments | {
@@ -105,6 +113,20 @@ def _arguments(
         for key, value in (("model", model), ("epochs", epochs), ("deployment", deployment))
         if value
     }
+
+
+def _again(workspace: Workspace, known: Catalogue) -> Again:
+    """Return how the form is shown again where something does not fit."""
+    devices = [d.name for d in (*net.own_devices(workspace), *net.built_in())]
+    return Again(
+        choices={
+            "task": [(t.name, f"{t.name}: {t.description}") for t in known.tasks],
+            "method": [(name, f"{name}: {words}") for name, words in METHODS.items()],
+            "device": [("", "a log-normal law of the level beside"), *((d, d) for d in devices)],
+            "array": list(CHOICES.items()),
+        },
+        labels={"array": "arrays", "array_own": "arrays, written out", "model": "network"},
+    )
 
 
 def device_in(form: Form) -> str:

@@ -15,14 +15,16 @@ from fastapi.responses import (
 )
 
 from ohmloop.web import _net_catalogue, _net_runs
+from ohmloop.web import _net_certified as certified
 from ohmloop.web import _net_devices as net
 from ohmloop.web import _net_run_plots as plots
 from ohmloop.web._errors import NotFoundError, WebError
 from ohmloop.web._jobs import Job
+from ohmloop.web._net_arrays import check_array
 from ohmloop.web._net_runs import RunView
 from ohmloop.web._pages import Form, page, redirect, segment
 from ohmloop.web._pages_net_devices import workspace_of
-from ohmloop.web._pages_net_jobs import jobs_of
+from ohmloop.web._pages_net_jobs import asked_of, jobs_of
 from ohmloop.web._security import FILE_POLICY
 
 router = APIRouter(include_in_schema=False)
@@ -96,6 +98,7 @@ def show_run(request: Request, name: str) -> Response:
         failed=last if last is not None and last.state == "failed" else None,
         unfinished=_unfinished(view, about),
         groups=_net_runs.certificates(view),
+        panels=certified.panels(view),
         together=_net_runs.together(kept),
         on_arrays=[e for e in view.evaluations if e.arrays is not None],
         settings=view.settings(),
@@ -103,7 +106,7 @@ def show_run(request: Request, name: str) -> Response:
         reports=workspace.reports(workspace.run(name)),
         net=_net_runs,
         devices_height=plots.devices_height(view),
-        levels=LEVELS,
+        levels="" if view.array else LEVELS,  # empty: what it was trained for
         statements=STATEMENTS,
         own_devices=[d.name for d in net.own_devices(workspace) if d.model is not None],
         built_in=[d.name for d in net.built_in()],
@@ -116,7 +119,7 @@ def _not_begun(request: Request, name: str, about: list[Job], live: list[Job]) -
     if train is None:
         raise NotFoundError(f'there is no run called "{name[:80]}" in this folder.')
     return page(
-        request, "run_waits.html.j2", run_name=name, job=train, live=live, config=train.arguments
+        request, "run_waits.html.j2", run_name=name, job=train, live=live, asked=asked_of(train)
     )
 
 
@@ -137,7 +140,16 @@ def draw_run(request: Request, name: str, what: str) -> JSONResponse:
         return JSONResponse(plots.devices_plot(view))
     if what == "history":
         return JSONResponse(plots.history_plot(view))
+    if (kind := what.removeprefix("certified-")) in certified.PANELS and kind != what:
+        return JSONResponse(certified.plot(view, kind))
     raise NotFoundError(f"a run has no plot {what[:40]}.")
+
+
+@router.get("/runs/{name}/certificates.csv")
+def certified_curves(request: Request, name: str) -> PlainTextResponse:
+    """Return the curves of the certificates as CSV."""
+    text = certified.to_csv(RunView.of(workspace_of(request), name))
+    return PlainTextResponse(text, media_type="text/csv")
 
 
 @router.get("/runs/{name}/scores.csv")
@@ -175,7 +187,10 @@ def evaluate(request: Request, name: str, form: Form) -> RedirectResponse:
         if str(form.get(key, "")).strip():
             arguments[key] = str(form[key]).strip()
     if form.get("on_arrays"):
-        arguments["array"] = str(form.get("array", "")).strip()
+        text = str(form.get("array", "")).strip()
+        if text:  # the list of words takes another process some seconds, once
+            check_array(text, _net_catalogue.catalogue(workspace_of(request).private).array)
+        arguments["array"] = text
     where = ", on arrays" if "array" in arguments else ""
     return _submit(request, name, "evaluate", arguments, f"Test {name} on virtual devices{where}")
 

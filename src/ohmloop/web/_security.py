@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ohmloop.web._access import Access
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -48,10 +51,27 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware: refuses other hosts and origins, bounds bodies while they stream, sets headers."""
+    """ASGI middleware: refuses other hosts, origins and people, bounds bodies while they stream, sets headers.
 
-    def __init__(self, app: App, *, max_upload: int = MAX_UPLOAD, max_body: int = MAX_BODY) -> None:
+    Args:
+        app: What is guarded.
+        access: Who is let in; None: everybody who reaches the port.
+        locked: Makes the page for who is not, from the path that was asked for.
+        max_upload: Bytes of a request that brings files.
+        max_body: Bytes of any other request.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        access: Access | None = None,
+        locked: Callable[[str], str] = lambda path: "",
+        max_upload: int = MAX_UPLOAD,
+        max_body: int = MAX_BODY,
+    ) -> None:
         self._app, self._max_upload, self._max_body = app, max_upload, max_body
+        self._access, self._locked = access, locked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -65,11 +85,23 @@ class Guard:
         if reason:
             await _refuse(send, 403, reason)
             return
+        if self._access is not None and not self._access.lets_in(scope["path"], headers):
+            await self._lock_out(scope, send)
+            return
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > limit:
             await _refuse(send, 413, _too_large(limit))
             return
         await self._bounded(scope, receive, send, limit)
+
+    async def _lock_out(self, scope: Scope, send: Send) -> None:
+        if scope["path"].startswith("/api/"):
+            await _refuse(send, 401, _LOCKED)
+            return
+        query = scope.get("query_string", b"").decode("latin-1")
+        asked = scope["path"] + (f"?{query}" if query else "")
+        body = self._locked(asked if scope["method"] == "GET" else "/").encode()
+        await _answer(send, 401, b"text/html; charset=utf-8", body)
 
     def _limit(self, headers: dict[str, str]) -> int:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -143,14 +175,24 @@ def _too_large(limit: int) -> str:
     return f"at most {limit // 2**20} MiB are taken at once. Send fewer files, or the sweep alone."
 
 
+_LOCKED = (
+    "this server answers to its token: send it as `Authorization: Bearer TOKEN`. It is in the file "
+    ".ohmloop/token of the folder that is served, or where --token-file says."
+)
+
+
 async def _refuse(send: Send, status: int, reason: str) -> None:
-    title = {403: "Refused", 413: "Too large"}[status]
+    title = {401: "Not let in", 403: "Refused", 413: "Too large"}[status]
     problem = {"type": "about:blank", "title": title, "status": status, "detail": reason}
-    body = json.dumps(problem).encode()
+    await _answer(send, status, b"application/problem+json", json.dumps(problem).encode())
+
+
+async def _answer(send: Send, status: int, kind: bytes, body: bytes) -> None:
     headers = [
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", kind),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        *([(b"www-authenticate", b'Bearer realm="ohmloop"')] if status == 401 else []),
         *_HEADERS.items(),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ohmloop.errors import CampaignError, DeviceError
+from ohmloop.errors import DeviceError
 from ohmloop.progress import Progress, ProgressEvent
 from ohmloop.web import _kinds as kinds
 from ohmloop.web._helper import answer_questions
@@ -153,29 +153,15 @@ def _advice(task: _Task, asked: kinds.Advice) -> dict[str, Any]:
 
 def _virtual_lab(task: _Task, asked: kinds.VirtualLab) -> dict[str, Any]:
     from ohmloop.campaign import Campaign, make_in_virtual_lab
+    from ohmloop.campaign._virtual import take_in
 
     with (
         Campaign.open(task.folder, actor=asked.actor or None) as campaign,
         tempfile.TemporaryDirectory(dir=task.workspace.private, prefix=_MEASURED) as place,
     ):
-        made = make_in_virtual_lab(
-            campaign, Path(place) / "measured", n_devices=asked.n_devices, seed=asked.seed
-        )
-        for number, item in enumerate(made):
-            task.progress(ProgressEvent("SIMULATED devices", number, len(made), item["device"]))
-            if item["file"]:
-                (done,) = campaign.ingest([Path(place) / "measured" / item["file"]])
-                if done.status == "refused":
-                    raise CampaignError(f"{done.file}: {done.text}")
-            else:
-                campaign.record(
-                    item["trial"],
-                    failed_at="fabricated",
-                    device=item["device"],
-                    note="SIMULATED",
-                    key=f"{task.key}:{item['device']}",
-                )
-        task.progress(ProgressEvent("SIMULATED devices", len(made), len(made)))
+        measured = Path(place) / "measured"
+        made = make_in_virtual_lab(campaign, measured, n_devices=asked.n_devices, seed=asked.seed)
+        take_in(campaign, measured, made, key=task.key, progress=task.progress)
     return {"made": made, "is_simulated": True}
 
 
@@ -191,7 +177,7 @@ def _train(task: _Task, asked: kinds.Train) -> dict[str, Any]:
         load(asked.task),
         asked.method,
         model=asked.model,
-        hardware=task.hardware(asked.device),
+        hardware=task.hardware(asked.device, asked.array),
         deployment=asked.deployment,
         epochs=asked.epochs,
         seed=asked.seed,
@@ -201,6 +187,7 @@ def _train(task: _Task, asked: kinds.Train) -> dict[str, Any]:
     return {
         "run": task.folder.name,
         "validation_score": result.validation_score,
+        "chip_score": result.chip_score,
         "cost": result.cost,
         "method": str(result.method),
     }

@@ -40,11 +40,17 @@ for (const form of $$("[data-theme-form]")) {
 // Browsers hold six connections to a server, all tabs together: two streams a page, none while it is hidden.
 const STREAMS = 2;
 const OVER = { done: "done", failed: "failed", cancelled: "cancelled" };
+const strip = document.querySelector("[data-strip]");
+const RENEWED = 5000; // milliseconds
+let renewal = 0;
 const followed = new Map(); // job -> the places that show it
-for (const place of $$("[data-job]")) {
-  const id = place.dataset.job;
-  followed.set(id, [...(followed.get(id) ?? []), place]);
+function watch(root) {
+  for (const place of $$("[data-job]", root)) {
+    const id = place.dataset.job;
+    followed.set(id, [...(followed.get(id) ?? []), place]);
+  }
 }
+watch(document);
 const streams = new Map();
 function follow() {
   if (document.hidden) {
@@ -52,13 +58,14 @@ function follow() {
     streams.clear();
     return;
   }
-  for (const [id, places] of followed) {
+  for (const id of followed.keys()) {
     if (streams.size >= STREAMS) return;
     if (streams.has(id)) continue;
     const source = new EventSource(`/api/v1/jobs/${encodeURIComponent(id)}/events`);
     streams.set(id, source);
     const take = (event) => {
       const job = JSON.parse(event.data);
+      const places = followed.get(id) ?? [];
       if (job.state in OVER) {
         source.close();
         streams.delete(id);
@@ -88,6 +95,7 @@ function showJob(place, job) {
   }
   if (!(job.state in OVER)) return;
   if (bar) bar.hidden = true;
+  if (strip.contains(place)) renew(); // what waited is at work now
   const then = place.dataset.jobThen;
   // A form that somebody fills in is not reloaded away.
   if (then === "reload" && !isTyping()) location.reload();
@@ -96,6 +104,46 @@ function showJob(place, job) {
 }
 document.addEventListener("visibilitychange", follow);
 follow();
+
+// The strip on top shows the job at work, also one that was asked for after this page was loaded. It is asked
+// for now and then, by a page that somebody looks at.
+async function renew() {
+  clearTimeout(renewal);
+  if (document.hidden) return;
+  try {
+    const answer = await fetch(strip.dataset.strip, { signal: AbortSignal.timeout(RENEWED) });
+    if (answer.ok) showStrip(await answer.text());
+  } catch {
+    // The server is being started again: the next time finds it.
+  }
+  clearTimeout(renewal); // another one may have been faster
+  renewal = setTimeout(renew, RENEWED);
+}
+function showStrip(html) {
+  const fresh = document.createElement("template");
+  fresh.innerHTML = html;
+  const next = fresh.content.querySelector("[data-strip-is]");
+  const now = strip.querySelector("[data-strip-is]");
+  // A job that is over stays until another one is at work: whoever looks up later sees that it is done.
+  if (!next) now?.querySelector("[data-strip-waits]")?.remove();
+  if (!next || next.dataset.stripIs === now?.dataset.stripIs) return;
+  if (now) {
+    for (const [id, places] of followed) {
+      const left = places.filter((place) => !now.contains(place));
+      if (left.length) followed.set(id, left);
+      else followed.delete(id);
+      if (!left.length) {
+        streams.get(id)?.close();
+        streams.delete(id);
+      }
+    }
+  }
+  strip.replaceChildren(next);
+  watch(strip);
+  follow();
+}
+document.addEventListener("visibilitychange", renew);
+renewal = setTimeout(renew, RENEWED);
 function isTyping() {
   return $$("form[data-dirty]").length > 0;
 }
