@@ -170,7 +170,7 @@ def test_killed_process_resumes_to_the_same_bits(tmp_path: Path) -> None:
     code = (
         "import torch; torch.set_num_threads(1)\n"
         "from ohmloop.tasks import task; from ohmloop.train import fit\n"
-        "import sys; fit(task('digits'), 'weight-noise:grid=0.3/0.6', epochs=40, run_dir=sys.argv[1])"
+        "import sys; fit(task('digits'), 'weight-noise:grid=0.3/0.6', epochs=15, run_dir=sys.argv[1])"
     )
 
     def start(folder: Path) -> subprocess.Popen[bytes]:
