@@ -243,8 +243,8 @@ def certificates(options: argparse.Namespace, tops: dict[str, float]) -> dict[st
     )
 
 
-def suggestions(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure a suggestion, whose fits are in float64 on the CPU."""
+def suggestions(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure a suggestion, whose fits are in float64, on the CPU and on the GPU."""
     space = bo.Space(tuple(bo.Real(name=f"x{k}", low=0, high=1) for k in range(10)))
     problem = bo.Problem(space=space, objectives=(bo.Objective(name="y"),))
     table = space.sample(300, np.random.default_rng(0))
@@ -253,8 +253,15 @@ def suggestions(options: argparse.Namespace) -> dict[str, Any]:
         for p, r in zip(space.to_points(table), table, strict=True)
     ]
     seeds = iter(range(1000))
-    seconds = timed(lambda: bo.suggest(problem, seen, 1, seed=next(seeds)), options.repeats)
-    return {"name": "a suggestion from 300 trials", "seconds": seconds, "bound": "CPU"}
+    out = []
+    for compute, bound in (("cpu", "CPU"), ("cuda", "launches")):
+
+        def once(compute: str = compute) -> None:
+            bo.suggest(problem, seen, 1, seed=next(seeds), compute=compute)
+
+        name = f"a suggestion from 300 trials, {compute}"
+        out.append({"name": name, "seconds": timed(once, options.repeats), "bound": bound})
+    return out
 
 
 def main() -> None:
@@ -275,7 +282,7 @@ def main() -> None:
         *steps(options, tops),
         *wires(options, tops),
     ]
-    paths += [certificates(options, tops), suggestions(options)]
+    paths += [certificates(options, tops), *suggestions(options)]
     name = torch.cuda.get_device_name()
     text = f"# On a GPU\n\n{__doc__}\n{name}: " + ", ".join(
         f"{'copies' if key == 'bandwidth' else key} {value:.3g} {'B/s' if key == 'bandwidth' else 'FLOP/s'}"

@@ -56,6 +56,34 @@ def measured(f: Callable[[float], float], xs: np.ndarray, **more: object) -> lis
     return [Observation(point={"x": float(x)}, values={"y": (float(f(x)),)}, **more) for x in xs]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_said() -> None:
+    with pytest.raises(SearchError, match=r"cannot compute on 'cuda' here.*Use cpu"):
+        suggest(BRANIN, [], compute="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("n_objectives", [1, 2])
+def test_a_gpu_chooses_as_a_cpu_does(n_objectives: int) -> None:
+    names = ["y", "z"][:n_objectives]
+    problem = Problem(
+        space=LINE, objectives=tuple(Objective(name=n) for n in names), stages=("works",)
+    )
+    seen = [
+        Observation(
+            point={"x": x},
+            values={n: (np.sin(3 * x + k),) for k, n in enumerate(names)},
+            stages={"works": (1, 0)},
+        )
+        for x in np.linspace(0.05, 0.7, 9).tolist()
+    ]
+    seen.append(Observation(point={"x": 0.98}, stages={"works": (0, 1)}))
+    choices = [{"x": x} for x in (0.1, 0.3, 0.8, 0.95)]
+    found = [suggest(problem, seen, candidates=choices, compute=c)[0] for c in ("cpu", "cuda")]
+    assert found[0].point == found[1].point
+
+
 @pytest.mark.slow
 def test_branin_is_solved_and_random_is_beaten() -> None:
     found = [min(o.values["y"][0] for o in search(25, seed)) for seed in range(3)]

@@ -70,7 +70,7 @@ def worth(
             posterior = knowledge.models[name].posterior(
                 torch.as_tensor(knowledge.coordinates(table))
             )
-            draws = posterior.rsample(torch.Size([n_draws]))[..., 0].numpy()
+            draws = posterior.rsample(torch.Size([n_draws]))[..., 0].cpu().numpy()
         warp = knowledge.warps[name]
         now = warp.sign * warp.inverse(np.array([best]))[0]
         reached = np.where(works, warp.sign * warp.inverse(draws), -np.inf).max(1)

@@ -365,7 +365,7 @@ class Knowledge:
             X = torch.as_tensor(self.coordinates(table))
             with torch.no_grad():
                 values = [acquisition(part[:, None, :]) for part in torch.split(X, 512)]
-            out = out + torch.cat(values).numpy()
+            out = out + torch.cat(values).cpu().numpy()
         else:
             weight = 1.0 if self.problem.objectives or not self.problem.settings.cover else 0.0
             out = out + weight * np.log(np.maximum(self.novelty(table, waiting), 1e-9))

@@ -38,6 +38,7 @@ def suggest(
     fixed: Mapping[str, Value] | None = None,
     candidates: Sequence[Point] | None = None,
     seed: int = 0,
+    compute: str = "cpu",
 ) -> list[Suggestion]:
     """Suggest ``q`` recipes to try next.
 
@@ -60,9 +61,12 @@ def suggest(
         fixed: Variable -> value that every suggestion has: pinned ones, and all context variables.
         candidates: The only recipes to choose from; by default the whole space.
         seed: Of everything random.
+        compute: Where models are fitted and candidates scored: "cpu", "cuda". A GPU pays for many trials or
+            very long lists of candidates; the suggestions may differ from those of a CPU by rounding.
 
     Raises:
-        SearchError: If a point does not fit the space, no recipe is left, or a context variable has no value.
+        SearchError: If a point does not fit the space, no recipe is left, a context variable has no value, or
+            torch cannot compute there.
     """
     if q < 1:
         raise SearchError(f"q must be at least 1; received {q}.")
@@ -76,7 +80,9 @@ def suggest(
                 f'"{variable.name}" is a context variable: state its present value '
                 f'(fixed={{"{variable.name}": ...}}).'
             )
-    knowledge = _knowledge(problem, observations, seed)
+    if compute != "cpu":
+        _check_device(compute)
+    knowledge = _knowledge(problem, observations, seed, compute)
     waiting = space.to_table(list(pending))
     refused = space.to_table(list(rejected))
     pool = None if candidates is None else _pool(space, candidates, held)
@@ -84,7 +90,7 @@ def suggest(
     chosen: list[Suggestion] = []
     from ohmloop.bo._surrogate import quiet
 
-    with quiet(seed + len(observations)):
+    with quiet(seed + len(observations), compute):
         for turn in range(q):
             design = len(observations) + len(waiting) < problem.n_initial
             acquisition = None if design else knowledge.acquisition(waiting, turn)
@@ -109,21 +115,34 @@ def suggest(
     return chosen
 
 
+def _check_device(compute: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=compute)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).partition("\n")[0]
+        raise SearchError(f"torch cannot compute on {compute!r} here: {first}. Use cpu.") from error
+
+
 # Suggestions, their worth and the best recipe ask for the same fit in turn.
-_last: list[Knowledge] = []
+_last: list[tuple[Knowledge, str]] = []
 
 
-def _knowledge(problem: Problem, observations: Sequence[Observation], seed: int) -> Knowledge:
+def _knowledge(
+    problem: Problem, observations: Sequence[Observation], seed: int, compute: str = "cpu"
+) -> Knowledge:
     from ohmloop.bo._surrogate import quiet
 
-    for known in _last:
-        if (known.problem, known.observations, known.seed) == (problem, list(observations), seed):
+    asked = (problem, list(observations), seed, compute)
+    for known, place in _last:
+        if (known.problem, known.observations, known.seed, place) == asked:
             return known
-    with quiet(seed):
+    with quiet(seed, compute):
         from ohmloop.bo._beliefs import Knowledge
 
         fitted = Knowledge(problem, observations, seed)
-    _last[:] = [fitted]
+    _last[:] = [(fitted, compute)]
     return fitted
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -98,9 +98,15 @@ class GroupKernel(Kernel):  # type: ignore[misc]  # GPyTorch is untyped
 
 
 @contextmanager
-def quiet(seed: int) -> Iterator[None]:
-    """Seed torch inside, put its state back after, and keep BoTorch's notes on retries to itself."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+def quiet(seed: int, compute: str = "cpu") -> Iterator[None]:
+    """Seed torch inside, put its state back after, and keep BoTorch's notes on retries to itself.
+
+    What is made inside, from numbers or arrays, is made on the device ``compute``.
+    """
+    place = torch.device(compute)
+    shared = [place.index or 0] if place.type == "cuda" else []
+    made_there = nullcontext() if place.type == "cpu" else place
+    with torch.random.fork_rng(devices=shared), made_there, warnings.catch_warnings():
         for kind in (BotorchWarning, NumericalWarning, DeprecationWarning):
             warnings.simplefilter("ignore", kind)
         # A fit that stops at its step limit is still a fit; scipy says so with these.
@@ -275,7 +281,8 @@ def _moments(
     half = torch.linalg.solve_triangular(factor, cross.mT, upper=False)
     variance = model.covar_module(new, diag=True) - half.square().sum(-2)
     n = len(X)
-    return mean.reshape(-1, n).T.numpy(), variance.clamp_min(1e-12).reshape(-1, n).T.numpy()
+    lifted = variance.clamp_min(1e-12)
+    return mean.reshape(-1, n).T.cpu().numpy(), lifted.reshape(-1, n).T.cpu().numpy()
 
 
 def leave_one_out(model: SingleTaskGP) -> Array:
@@ -288,5 +295,5 @@ def leave_one_out(model: SingleTaskGP) -> Array:
         prior = model.likelihood(model.forward(x), [x])
         inverse = torch.linalg.inv(prior.covariance_matrix)
         rest = inverse @ (y - prior.mean)
-        out: Array = (y - rest / inverse.diagonal()).numpy()
+        out: Array = (y - rest / inverse.diagonal()).cpu().numpy()
     return out

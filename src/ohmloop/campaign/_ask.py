@@ -73,6 +73,7 @@ def ask(
     *,
     seed: int | None = None,
     withdrawn: Sequence[str] = (),
+    compute: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Return ``q`` recipes with reasons, as plain data for the event log.
 
@@ -94,6 +95,7 @@ def ask(
             rejected=refused(config, state, withdrawn),
             fixed=held,
             seed=config.suggest.seed if seed is None else seed,
+            compute=compute,
         )
     except SearchError as error:
         raise CampaignError(str(error)) from error

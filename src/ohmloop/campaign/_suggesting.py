@@ -23,6 +23,7 @@ class Suggesting(Writing):
         pin: Mapping[str, bo.Value] | None = None,
         seed: int | None = None,
         key: str | None = None,
+        compute: str = "cpu",
     ) -> list[Trial]:
         """Suggest the next recipes, with reasons, and record them as trials that wait for a decision.
 
@@ -34,13 +35,14 @@ class Suggesting(Writing):
             pin: Values that this batch has, beside the pins of the campaign.
             seed: Of everything random; by default that of ``campaign.toml``.
             key: Of the request; a second one with it suggests nothing new and returns the same trials.
+            compute: Where torch computes: "cpu", "cuda".
 
         Raises:
-            CampaignError: If a context value is missing or no recipe is left.
+            CampaignError: If a context value is missing, no recipe is left, or torch cannot compute there.
         """
         q = self.config.suggest.batch if q is None else q
         return self._suggested_before(key) or self._suggest(
-            q, context or {}, pin or {}, seed, (), key
+            q, context or {}, pin or {}, seed, (), key, compute
         )
 
     def reroll(
@@ -91,10 +93,11 @@ class Suggesting(Writing):
         seed: int | None,
         withdrawn: Sequence[str],
         key: str | None,
+        compute: str = "cpu",
     ) -> list[Trial]:
         state, mark = self.state, None if key is None else f"suggest:{key}"
         held = held_values(self.config, state, pin, context)
-        entries = ask(self.config, state, q, held, seed=seed, withdrawn=withdrawn)
+        entries = ask(self.config, state, q, held, seed=seed, withdrawn=withdrawn, compute=compute)
 
         def draft(new: list[Event]) -> list[Draft]:
             # Numbers are given under the lock: two people may suggest at the same time.

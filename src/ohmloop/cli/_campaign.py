@@ -86,12 +86,17 @@ def suggest(
         list[str] | None, typer.Option(help="Value of this batch: material=MAPbI3.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
+    compute: Annotated[
+        str, typer.Option(help="Where torch computes: cpu, cuda (for very many trials or recipes).")
+    ] = "cpu",
     folder: Folder = HERE,
     json_: Json = False,
 ) -> None:
     """Suggest the next recipes, with reasons."""
     with open_campaign(folder) as campaign:
-        trials = campaign.suggest(q, context=pairs(context), pin=pairs(pin), seed=seed)
+        trials = campaign.suggest(
+            q, context=pairs(context), pin=pairs(pin), seed=seed, compute=compute
+        )
         show_trials(campaign.config, trials, json_)
     c = here(folder)
     talk(
