@@ -43,6 +43,8 @@ const OVER = { done: "done", failed: "failed", cancelled: "cancelled" };
 const strip = document.querySelector("[data-strip]");
 const RENEWED = 5000; // milliseconds
 let renewal = 0;
+const LEAVING = 10_000; // milliseconds
+let isLeaving = false;
 const followed = new Map(); // job -> the places that show it
 function watch(root) {
   for (const place of $$("[data-job]", root)) {
@@ -97,11 +99,18 @@ function showJob(place, job) {
   if (bar) bar.hidden = true;
   if (strip.contains(place)) renew(); // what waited is at work now
   const then = place.dataset.jobThen;
+  // A button that was pressed brings a page of its own: a reload now would lose what that page says.
+  if (isLeaving) return;
   // A form that somebody fills in is not reloaded away.
   if (then === "reload" && !isTyping()) location.reload();
   else if (then === "reload") offerReload(place, job);
   else if (then?.startsWith("/")) location.assign(then);
 }
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented) return;
+  isLeaving = true;
+  setTimeout(() => { isLeaving = false; }, LEAVING); // what was sent may end in a file, not in a page
+});
 document.addEventListener("visibilitychange", follow);
 follow();
 
