@@ -28,9 +28,8 @@ EXACT = {
     "n_arrays": 20
 }  # beside the above, where wires have to be solved exactly on the larger arrays
 WORDS = (
-    "64 x 64 has 200 chips a seed, 20 on the poor device, whose wires are solved exactly; 256 x 256, where it "
-    "was run, has 6,000 Fashion-MNIST images, 10 epochs, 2 seeds and 20 chips a seed, wires solved "
-    "exactly, and no poor device"
+    "64 x 64 has 200 chips a seed, 20 on the poor device, whose wires are solved exactly; 256 x 256 was run on "
+    "the devices shown, with 6,000 Fashion-MNIST images, 10 epochs, 2 seeds, 20 chips a seed, and exact wires"
 )
 
 
