@@ -11,7 +11,9 @@ on what was learned), `poll` and the certificates of yield, percentile and drift
 process of its own with one thread. CPU seconds, and the largest resident memory over that of the process
 before. A line through the two smaller numbers of images is checked at the third, and carried on to 10,000.
 
-    python bench/certify_deep.py [--data FOLDER] [--only birds|resnet18]
+    python bench/certify_deep.py [--data FOLDER] [--only birds|resnet18|page]
+
+`page` only writes the page anew. A part that is missing below was not run.
 """
 
 import argparse
@@ -43,6 +45,7 @@ from ohmloop.train import fit, unlabelled_inputs
 
 DEVICES, IMAGES = 200, 40
 SIGMAS = (0.02, 0.05, 0.1)
+DEPLOYMENTS = ("none", "channel")
 RESNET_IMAGES, RESNET_DEVICES, GOAL = (4, 12, 24), 300, 10_000
 SHIFT = 0.5
 
@@ -58,7 +61,7 @@ def birds(folder: Path) -> dict[str, Any]:
     train, _ = found.development(0, None)
     unlabelled = unlabelled_inputs(train, 0)
     rows = []
-    for name in ("none", "channel"):
+    for name in DEPLOYMENTS:
         deployment = Deployment.parse(name)
         shown = unlabelled if deployment.sees_inputs else None
         for sigma in SIGMAS:
@@ -152,9 +155,9 @@ def percent(value: float | None) -> str:
 
 def page(kept: dict[str, Any]) -> str:
     """Return the page of what has been measured."""
-    parts = [f"# Certificates of deep networks\n\n{__doc__}"]
+    doc = (__doc__ or "").format(devices=DEVICES, images=IMAGES)
+    parts = [f"# Certificates of deep networks\n\n{doc}"]
     if found := kept.get("birds"):
-        parts[0] = parts[0].format(devices=found["n_devices"], images=found["n_images"])
         head = ["deployment", "sigma", "digital accuracy", "inputs with yield > 50 %", ">= 95 %"]
         head += ["accuracy of 95 % of devices", "true", "mean", "of 95 % after shift .5"]
         head += ["inputs kept after shift .5 (50 %)", "contradicted"]
@@ -197,7 +200,7 @@ def page(kept: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of data sets that no package brings")
-    parser.add_argument("--only", choices=("birds", "resnet18"))
+    parser.add_argument("--only", choices=("birds", "resnet18", "page"))
     parser.add_argument("--images", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.images:
@@ -208,9 +211,9 @@ def main() -> None:
     path = RESULTS / "certify-deep.json"
     kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
     kept.pop("machine", None)
-    if options.only != "birds":
+    if options.only in (None, "resnet18"):
         kept["resnet18"] = resnet()
-    if options.only != "resnet18":
+    if options.only in (None, "birds"):
         if folder.exists():
             kept["birds"] = birds(folder)
         else:
