@@ -1,0 +1,299 @@
+"""The settings of bench/robustness.py: which methods, on which task, on how much of it.
+
+`quick` is for two cores, under an hour in all; `full` for a GPU, whole data sets and deep networks; `few` cuts
+what a GPU should run whole down for two cores.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MEDIAN = 0.587
+Method = str | tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One table."""
+
+    name: str
+    task: str
+    models: tuple[str, ...]
+    methods: tuple[Method, ...]
+    deployments: tuple[str, ...]
+    sigmas: tuple[float, ...] = (0.2, 0.4, MEDIAN, 0.8, 1.0, 1.2, 1.5)
+    objective: tuple[float, ...] = (MEDIAN,)
+    epochs: int | None = None
+    limit: int | None = None
+    test_limit: int | None = None
+    seeds: int = 3
+    n_devices: int = 30
+    nanowires: int = 0
+    folder: str | None = None
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+DEPLOYED = ("none", "channel", "readout")
+FIELD: tuple[Method, ...] = (
+    "erm",
+    "dropout:rate=0.5",
+    "bayesft",
+    "bayesmulti",
+    "bayesmulti:objective=drift-validation",
+    "weight-noise",
+    ("weight-noise:level=1.2", 240),
+    "weight-noise:level=1,ramp=0.3,clip=2.5",
+    "weight-noise:level=0.8,distribution=lognormal",
+    "weight-noise:level=0.8,distribution=lognormal-mean-1",
+    "right-censored",
+    "variance-aware",
+    "hardware-aware",
+    "distillation",
+    "sam",
+    "asam",
+    "awp",
+    "negative-feedback",
+    "tile-dropout",
+    "steady",
+)
+PARTS: tuple[Method, ...] = (
+    ("erm", 240),
+    "steady:strength=1.25",
+    "steady:strength=1.25,length=1",
+    "steady:strength=1.25,mixture=1",
+    "steady:strength=1.25,length=1.8,teacher=true",
+    "steady:strength=1.25,length=1.4,match=true",
+    "steady:strength=1.25,clip=2.5",
+)
+SHORT: tuple[Method, ...] = (
+    "erm",
+    "dropout:rate=0.3",
+    "bayesmulti:n_iterations=3,max_p0=0.6",
+    "weight-noise:level=0.8",
+    "steady",
+)
+DIGITS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
+
+
+def quick(data: Path | None) -> dict[str, Study]:
+    """Return the setting for two cores, under an hour in all."""
+    tasks = None if data is None else str(data)
+
+    def at(name: str) -> str | None:
+        return None if tasks is None else str(Path(tasks) / name)
+
+    studies = (
+        Study(
+            "digits",
+            "digits",
+            ("mlp",),
+            (*FIELD, *PARTS),
+            ("none", "none:mean_gain=true", "layer", "channel", "readout"),
+            sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
+            objective=DIGITS,
+            epochs=60,
+            nanowires=5,
+        ),
+        Study(
+            "digits-bn",
+            "digits",
+            ("mlp-bn",),
+            ("erm", "bayesmulti", "weight-noise", ("weight-noise:level=1.2", 240), "steady"),
+            DEPLOYED,
+            sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
+            objective=DIGITS,
+            epochs=60,
+        ),
+        Study(
+            "digits-bn-affine",  # As published: batch norm's own gains and offsets drift too.
+            "digits",
+            ("mlp-bn",),
+            ("erm", "bayesmulti", "steady:strength=1.25"),
+            ("none", "readout"),
+            sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
+            objective=DIGITS,
+            epochs=60,
+            n_devices=10,
+            settings={"where": "all"},
+        ),
+        Study(
+            "fashion-mnist",
+            "fashion-mnist",
+            ("lenet", "lenet-bn"),
+            SHORT,
+            DEPLOYED,
+            sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
+            epochs=5,
+            limit=8_000,
+            test_limit=400,
+            nanowires=2,
+            settings={"lr": 1e-3},
+        ),
+        Study(
+            "fashion-mnist-budget",  # What is left of the lead when all spend the same.
+            "fashion-mnist",
+            ("lenet",),
+            ("erm", ("erm", 20), ("weight-noise:level=0.8", 20), "steady"),
+            ("none", "readout"),
+            sigmas=(MEDIAN, 1.2),
+            epochs=5,
+            limit=8_000,
+            test_limit=400,
+            settings={"lr": 1e-3},
+        ),
+        Study(
+            "gtsrb",
+            "gtsrb",
+            ("cnn-bn",),
+            ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady"),
+            ("none", "readout"),
+            sigmas=(0.2, 0.4, MEDIAN, 0.8),
+            epochs=6,
+            limit=2_000,
+            test_limit=150,
+            folder=at("gtsrb32"),
+        ),
+        Study(
+            "birds965-small",
+            "birds965-small",
+            ("mobilenet-v2",),
+            ("as-it-comes", "weight-noise:level=0.1", "steady:strength=1,length=1,distill=0.9"),
+            DEPLOYED,
+            sigmas=(0.05, 0.1, 0.2, MEDIAN),
+            objective=(0.2,),
+            test_limit=100,
+            epochs=8,
+            seeds=1,
+            n_devices=5,
+            folder=tasks,
+        ),
+        Study(
+            "anuran",
+            "anuran",
+            ("mlp", "mlp-bn"),
+            (*SHORT[:2], "bayesmulti", *SHORT[3:]),
+            DEPLOYED,
+            sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
+            epochs=20,
+            nanowires=5,
+            folder=at("anuran"),
+        ),
+        Study(
+            "vl-retrieval",
+            "vl-retrieval",
+            ("lite0-minilm",),
+            ("as-it-comes", "steady:strength=1,length=1,distill=0.9"),
+            DEPLOYED,
+            sigmas=(0.05, 0.1, 0.2, MEDIAN),
+            objective=(0.2,),
+            limit=500,
+            test_limit=80,
+            epochs=4,
+            seeds=1,
+            n_devices=3,
+        ),
+    )
+    return {study.name: study for study in studies}
+
+
+PRETRAINED: tuple[Method, ...] = (
+    "as-it-comes",
+    "weight-noise:level=0.1",
+    "steady:strength=1,length=1,distill=0.9",
+)
+TRAINED: tuple[Method, ...] = ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady")
+LOW = (0.05, 0.1, 0.2, MEDIAN)
+
+
+def few(data: Path | None) -> dict[str, Study]:
+    """Return what a GPU should run whole, cut down for two cores: one seed, few devices, few samples."""
+
+    def at(name: str) -> str | None:
+        return None if data is None else str(data / name)
+
+    def study(task: str, model: str, methods: tuple[Method, ...], **settings: object) -> Study:
+        kept = {"deployments": DEPLOYED, "sigmas": (0.2, 0.4, MEDIAN), "seeds": 1, "n_devices": 5}
+        return Study(f"{task}-few", task, (model,), methods, **{**kept, **settings})  # type: ignore[arg-type]
+
+    pretrained = {"sigmas": LOW, "objective": (0.1,), "n_devices": 3}
+    studies = (
+        study(
+            "donkey", "donkey-cnn", TRAINED, epochs=12, seeds=2, n_devices=10, folder=at("donkey")
+        ),
+        study("cifar10", "resnet8", TRAINED, epochs=8, limit=2_000, test_limit=300),
+        study(
+            "birds525",
+            "efficientnet-lite0",
+            ("erm", "weight-noise:level=0.1", "steady:strength=1,length=1"),
+            epochs=4,
+            test_limit=150,
+            folder=at("birds525"),
+            **pretrained,
+        ),
+        study(
+            "lm",
+            "smollm2-135m",
+            PRETRAINED,
+            deployments=("none", "channel"),
+            epochs=1,
+            limit=60,
+            test_limit=12,
+            **pretrained,
+        ),
+        study("vl-latex", "pix2tex", PRETRAINED, epochs=1, limit=150, test_limit=40, **pretrained),
+        study(
+            "vl-chat",
+            "lite0-smollm2",
+            ("erm", "weight-noise:level=0.1", "steady:strength=1,length=1"),
+            epochs=3,
+            limit=400,
+            test_limit=60,
+            **{**pretrained, "deployments": ("none", "channel")},
+        ),
+        study(
+            "kitti-scenes",
+            "pillars-small",
+            ("erm", "weight-noise:level=0.3", "steady:strength=1,length=1"),
+            epochs=3,
+            limit=200,
+            test_limit=40,
+            n_devices=3,
+        ),
+    )
+    return {study.name: study for study in studies}
+
+
+def full(data: Path | None) -> dict[str, Study]:
+    """Return the setting for a GPU: whole data sets, deep networks, all methods."""
+    folder = None if data is None else str(data)
+
+    def at(name: str) -> str | None:
+        return None if folder is None else str(Path(folder) / name)
+
+    grid = (0.1, 0.2, 0.3, 0.4, MEDIAN, 0.8, 1.0, 1.2, 1.5)
+    out = {name: quick(data)[name] for name in ("digits", "digits-bn")}
+    for task, models, epochs, place in (
+        ("mnist", ("lenet", "lenet-bn"), 20, None),
+        ("fashion-mnist", ("lenet", "lenet-bn", "alexnet", "alexnet-bn"), 20, None),
+        ("cifar10", ("alexnet", "alexnet-bn", "vgg11-bn", "resnet18", "vit"), 60, None),
+        ("gtsrb", ("cnn", "cnn-bn", "resnet18"), 30, at("gtsrb32")),
+        ("donkey", ("donkey-cnn", "donkey-cnn-bn"), 60, at("donkey")),
+        ("kitti-scenes", ("pillars-small",), 20, None),
+        ("birds965", ("mobilenet-v2",), 20, folder),
+        ("birds525", ("efficientnet-lite0",), 20, at("birds525")),
+        ("anuran", ("mlp", "mlp-bn"), 60, at("anuran")),
+        ("vl-retrieval", ("lite0-minilm",), 10, None),
+        ("lm", ("smollm2-135m",), 2, None),
+        ("vl-latex", ("pix2tex",), 5, None),
+    ):
+        out[task] = Study(
+            task,
+            task,
+            models,
+            FIELD,
+            DEPLOYED,
+            sigmas=grid,
+            epochs=epochs,
+            nanowires=5,
+            folder=place,
+        )
+    return out
