@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ohmloop._compute import check_compute
 from ohmloop.bo._problem import Observation, Problem
 from ohmloop.bo._reasons import Suggestion, explain
 from ohmloop.bo._space import Space, Table
@@ -81,7 +82,7 @@ def suggest(
                 f'(fixed={{"{variable.name}": ...}}).'
             )
     if compute != "cpu":
-        _check_device(compute)
+        check_compute(compute, SearchError)
     knowledge = _knowledge(problem, observations, seed, compute)
     waiting = space.to_table(list(pending))
     refused = space.to_table(list(rejected))
@@ -113,16 +114,6 @@ def suggest(
             chosen.append(explain(knowledge, row, has_gain=acquisition is not None))
             waiting = np.vstack([waiting, row])
     return chosen
-
-
-def _check_device(compute: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=compute)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).partition("\n")[0]
-        raise SearchError(f"torch cannot compute on {compute!r} here: {first}. Use cpu.") from error
 
 
 # Suggestions, their worth and the best recipe ask for the same fit in turn.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import os
 from pathlib import Path
 from typing import Any
 
+from ohmloop._files import write_whole
 from ohmloop.campaign._config import Config
 from ohmloop.campaign._trials import State
 from ohmloop.errors import CampaignError, StoreError
@@ -79,14 +78,10 @@ def write(config: Config, state: State, path: Path) -> Path:
         content = _workbook(config, header, table)
     else:
         raise CampaignError(f'{path.name}: export to .csv or .xlsx, not "{path.suffix}".')
-    temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_whole(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohmloop._files import write_whole
 from ohmloop.campaign import Campaign, Trial, law_of
 from ohmloop.codesign._loop import ACCURACY, CodesignLoop
 from ohmloop.codesign._networks import train_missing
@@ -150,10 +151,8 @@ JOINT = "joint.json"
 
 def _keep(path: Path, found: Joint) -> None:
     kept = {"schema_version": 1, **asdict(found), "law": found.law.model_dump(mode="json")}
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_whole(path, json.dumps(kept, indent=1) + "\n")
     except OSError as error:
         raise CampaignError(f"{path} cannot be written: {error.strerror or error}.") from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from ohmloop._files import write_whole
 from ohmloop.device._model import DeviceModel, Estimate
 from ohmloop.device._presets import list_presets
 from ohmloop.errors import DeviceError
@@ -96,10 +96,8 @@ def save_device(device: DeviceModel, path: str | Path) -> None:
         DeviceError: If the path cannot be written.
     """
     target = Path(path)
-    part = target.with_name(target.name + ".part")
     try:
-        part.write_text(device.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        os.replace(part, target)
+        write_whole(target, device.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise DeviceError(f"{target} cannot be written: {error.strerror}.") from error
 

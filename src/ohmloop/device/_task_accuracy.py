@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ohmloop._files import write_whole
 from ohmloop.device._model import DeviceModel
 from ohmloop.errors import DeviceError
 
@@ -316,11 +317,9 @@ class TaskAccuracy(BaseModel):
 def save_task_accuracy(found: TaskAccuracy, path: str | Path) -> Path:
     """Write it as JSON; the file is replaced as a whole or not at all."""
     target = Path(path)
-    part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        part.replace(target)
+        write_whole(target, found.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise DeviceError(f"{target} cannot be written: {error.strerror or error}.") from error
     return target

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ohmloop._files import write_whole
 from ohmloop.crossbar import Hardware
 from ohmloop.experiment._setting import ArraySetting
 from ohmloop.nn import Deployment
@@ -56,9 +57,7 @@ def kept_scores(
         "development": known,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(value) + "\n")
     return scores
 
 

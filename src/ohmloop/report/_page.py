@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ohmloop._files import write_whole
 from ohmloop.errors import OhmloopError
 from ohmloop.report._style import to_svg
 
@@ -183,20 +183,13 @@ def write_files(folder: Path, files: Mapping[str, str | bytes], page: str) -> Pa
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _replace(folder / name, content)
+            write_whole(folder / name, content)
     except OSError as error:
         raise OhmloopError(
             f"The report cannot be written to {folder}: {error.strerror or error}. "
             "Name another folder with --out."
         ) from error
     return folder / page
-
-
-def _replace(path: Path, content: str | bytes) -> None:
-    """Write whole files only: a reader never sees half a report."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

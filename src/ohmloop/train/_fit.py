@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ohmloop._compute import check_compute
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import TrainError
 from ohmloop.nn import Deployment, Where, analogize, digitize, has_arrays, score
@@ -141,7 +142,7 @@ def fit(
         ExecutorError: If one of several processes is lost.
     """
     chosen = parse_method(method) if isinstance(method, str) else method
-    _check_device(device)
+    check_compute(device, TrainError)
     check_processes(processes, device)
     recipe = _recipe(task, epochs, batch_size, lr, schedule, seed)
     hardwares = _hardwares(hardware)
@@ -209,14 +210,6 @@ def fit(
     if folder is not None:
         _write(folder, result)
     return result
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).partition("\n")[0]
-        raise TrainError(f"torch cannot compute on {device!r} here: {first}. Use cpu.") from error
 
 
 def _recipe(

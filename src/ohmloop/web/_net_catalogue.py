@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from ohmloop._files import write_whole
 from ohmloop._version import __version__
 from ohmloop.web._errors import BusyError
 from ohmloop.web._net_arrays import ArrayWord, known_words
@@ -136,10 +137,8 @@ def _asked(place: Path) -> Catalogue:
         made = Catalogue.model_validate_json(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise BusyError(f"the list of tasks cannot be made ({error}). Try again.") from error
-    part = place / (_FILE + ".part")
     with contextlib.suppress(OSError):  # then the next server makes it anew
-        part.write_text(made.model_dump_json(), encoding="utf-8")
-        part.replace(place / _FILE)
+        write_whole(place / _FILE, made.model_dump_json())
     return made
 
 

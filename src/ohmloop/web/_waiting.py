@@ -6,7 +6,6 @@ of twenty files does not read twenty files.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ohmloop._files import write_whole
 from ohmloop.errors import OhmloopError
 from ohmloop.web._errors import NotFoundError
 from ohmloop.web._reader import Preview, Reader
@@ -98,10 +98,7 @@ class WaitingFiles:
             preview=preview,
             problem=problem,
         )
-        path = self._path(upload.id)
-        part = path.with_suffix(".part")
-        part.write_text(item.model_dump_json(), encoding="utf-8")
-        os.replace(part, path)
+        write_whole(self._path(upload.id), item.model_dump_json())
         return item
 
     def list(self, campaign: str) -> list[Waiting]:
