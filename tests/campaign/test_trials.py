@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ohmloop.campaign._trials import State, fold
+from ohmloop.campaign._trials import State, extended, fold
 from ohmloop.errors import CampaignError
 from ohmloop.store import Event
 
@@ -112,3 +112,29 @@ def test_a_file_counts_until_its_record_is_undone() -> None:
     assert fold(events).has_file("T001", "abc")
     assert not fold(events).has_file("T002", "abc")
     assert not fold([*events, Event(3, "", "ada", "undone", {"event": 2})]).has_file("T001", "abc")
+
+
+NAME = st.sampled_from(["T001", "T002", "T003", "T1000"])
+ENTRY = st.one_of(
+    st.builds(suggested, NAME),
+    st.builds(recorded, NAME, device=st.sampled_from(["", "1"]), note=st.sampled_from(["", "x"])),
+    st.builds(undone, st.integers(1, 14)),
+    st.tuples(st.sampled_from(["accepted", "rejected"]), st.fixed_dictionaries({"trial": NAME})),
+    st.just(("added", {"trial": "T050", "recipe": {"x": 1.0}, "origin": "own"})),
+    st.just(("withdrawn", {"trials": ["T001", "T002"]})),
+    st.just(("pinned", {"variable": "x", "value": 0.1})),
+    st.just(("unpinned", {"variable": "x"})),
+    st.just(("configured", {"text": "anew"})),
+    st.just(("earlier", {"name": "old", "rows": []})),
+    st.just(("file-recipe", {"name": "keithley", "recipe": {}})),
+)
+
+
+@given(st.lists(ENTRY, max_size=14), st.integers(0, 14))
+def test_events_added_to_a_state_are_events_folded_with_the_others(
+    entries: list[tuple[str, dict[str, Any]]], k: int
+) -> None:
+    events = log(*entries)
+    whole, grown = fold(events), extended(fold(events[:k]), events[k:])
+    assert grown == whole
+    assert list(grown.trials) == list(whole.trials)

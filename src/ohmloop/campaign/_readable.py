@@ -11,7 +11,7 @@ from ohmloop.campaign._ask import pins_now, problem_now, refused
 from ohmloop.campaign._config import Config
 from ohmloop.campaign._log import LogLine, log_lines
 from ohmloop.campaign._observe import checked, observe, recipe_now
-from ohmloop.campaign._trials import State, Trial, fold
+from ohmloop.campaign._trials import State, Trial, extended
 from ohmloop.data import FileRecipe
 from ohmloop.errors import SearchError
 from ohmloop.store import Store
@@ -28,9 +28,7 @@ class Readable:
     @property
     def state(self) -> State:
         """Everything that was recorded, by anybody, up to now."""
-        new = self._store.events(self._state.last_event)
-        if new:
-            self._state = fold([*self._state.history, *new])
+        self._state = extended(self._state, self._store.events(self._state.last_event))
         return self._state
 
     @property

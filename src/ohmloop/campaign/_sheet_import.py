@@ -22,7 +22,7 @@ from ohmloop.campaign._observe import (
     stages_upto,
 )
 from ohmloop.campaign._sheets import AS_OF, FORMULA_SIGNS, SHEET, columns
-from ohmloop.campaign._trials import Recipe, Record, State, Trial, fold
+from ohmloop.campaign._trials import Recipe, Record, State, Trial, extended, fold
 from ohmloop.errors import CampaignError, OhmloopError
 from ohmloop.store import Draft, Event
 
@@ -66,7 +66,7 @@ def read(campaign: Campaign, path: Path, earlier: str | None) -> Imported:
     def draft(new: list[Event]) -> list[Draft]:
         # Under the lock, against everything that was recorded up to now.
         nonlocal done
-        reader = _Reader(config, fold([*state.history, *new]))
+        reader = _Reader(config, extended(state, new))
         _each(rows, path.name, reader.take)
         campaign._agreed(state, new, *((d.kind, d.data) for d in reader.drafts))
         n = reader.counts

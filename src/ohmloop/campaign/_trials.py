@@ -180,13 +180,27 @@ class State:
 
 def fold(events: Sequence[Event]) -> State:
     """Return what events add up to, those that were undone left out."""
-    undone = _undone(events)
-    trials: dict[str, Trial] = {}
-    pins: Recipe = {}
-    earlier: dict[str, list[dict[str, Any]]] = {}
-    file_recipes: dict[str, dict[str, Any]] = {}
-    n_created = n_batches = 0
-    text = ""
+    return _added(State(undone=_undone(events)), events)
+
+
+def extended(state: State, new: Sequence[Event]) -> State:
+    """Return what the events of ``state`` and ``new`` ones after them add up to.
+
+    The same as `fold` of all of them, for the price of the new ones, unless one of these takes something back.
+    """
+    if not new:
+        return state
+    if any(event.kind == "undone" for event in new):
+        return fold([*state.history, *new])
+    return _added(state, new)
+
+
+def _added(state: State, events: Sequence[Event]) -> State:
+    """Return a state with events after its own; ``state.undone`` speaks of them too."""
+    undone = state.undone
+    trials, pins = dict(state.trials), dict(state.pins)
+    earlier, file_recipes = dict(state.earlier), dict(state.file_recipes)
+    n_created, n_batches, text = state.n_created, state.n_batches, state.config_text
     for event in events:
         data = event.data
         if event.kind == "suggested":
@@ -200,16 +214,18 @@ def fold(events: Sequence[Event]) -> State:
             file_recipes[data["name"]] = data["recipe"]
         if event.id not in undone:
             _apply(event, data, trials, pins, earlier, n_batches)
+    if len(trials) != len(state.trials):
+        trials = dict(sorted(trials.items(), key=lambda item: (len(item[0]), item[0])))
     return State(
-        trials=dict(sorted(trials.items(), key=lambda item: (len(item[0]), item[0]))),
+        trials=trials,
         pins=pins,
         earlier=earlier,
         file_recipes=file_recipes,
         n_created=n_created,
         n_batches=n_batches,
-        last_event=events[-1].id if events else 0,
+        last_event=events[-1].id if events else state.last_event,
         undone=undone,
-        history=tuple(events),
+        history=(*state.history, *events),
         config_text=text,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ohmloop.campaign._conflict import refuse_stale
 from ohmloop.campaign._readable import Readable
-from ohmloop.campaign._trials import State, fold
+from ohmloop.campaign._trials import State, extended
 from ohmloop.store import Draft, Event
 
 
@@ -23,7 +23,7 @@ class Writing(Readable):
         state = self.state
 
         def drafts(new: list[Event]) -> list[Draft]:
-            made = draft(fold([*state.history, *new]))
+            made = draft(extended(state, new))
             if made.key is not None and self._store.event_of(made.key) is not None:
                 return []  # one's own first request, not somebody else's
             self._agreed(state, new, (made.kind, made.data))
@@ -37,7 +37,7 @@ class Writing(Readable):
         self, state: State, new: Sequence[Event], *wanted: tuple[str, Mapping[str, Any]]
     ) -> State:
         """Return the state with ``new`` events; ConflictError where others were faster (`open`)."""
-        now = fold([*state.history, *new])
+        now = extended(state, new)
         if self._seen is not None:
             refuse_stale(self.config, now.history, wanted, seen=self._seen, own=self._own)
         return now
