@@ -80,17 +80,23 @@ def test_strength_zero_is_long_plain_training() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "sigma", "is_noisy"), [("mlp", 3.0, False), ("mlp-bn", 0.8, True)]
+    ("model", "sigma", "tie", "leads", "is_noisy"),
+    [
+        ("mlp", 3.0, 0.03, False, False),
+        ("mlp", 3.0, 0.9, False, True),
+        ("mlp-bn", 0.8, 0.03, True, True),
+    ],
 )
-def test_plain_training_and_the_best_noise_are_judged_last(
-    model: str, sigma: float, is_noisy: bool
+def test_plain_training_is_kept_only_if_it_leads_the_best_noise_by_more_than_a_tie(
+    model: str, sigma: float, tie: float, leads: bool, is_noisy: bool
 ) -> None:
     args = {**SMALL, "limit": 600, "hardware": Hardware(device=f"lognormal:{sigma}")}
-    result = fit(task("digits"), "steady:n_draws=5", model=model, **args)
+    result = fit(task("digits"), f"steady:n_draws=5,tie={tie}", model=model, **args)
     plain, noisy = sorted((t for t in result.trials if t.epochs == 10), key=lambda t: t.noise.level)
     assert plain.noise == Noise()
     assert noisy.noise.level > 0
-    assert (plain.objective < noisy.objective) == is_noisy
+    assert (plain.objective < noisy.objective) == leads
+    assert (plain.objective - tie <= noisy.objective) == is_noisy
     assert result.noise == (noisy if is_noisy else plain).noise
 
 

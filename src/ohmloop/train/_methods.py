@@ -379,6 +379,8 @@ class Steady(Method):
             or what is left.
         ramp: Share of the epochs over which the level grows from 0.
         clean_floor: Loss of digital validation score that a noise may have against the best one of its round.
+        tie: Lead of plain training's objective over the best noise's up to which the noise is kept: devices
+            that get no correction are better off with it, and it gains more from a longer training.
         n_trials: Trials of the search's first round, as far as half of the budget pays for all but the
             winner. None: six, as far as three eighths of it do.
         n_draws: Devices drawn for the objective.
@@ -398,6 +400,7 @@ class Steady(Method):
     length: Annotated[float, Field(gt=0)] | None = None
     ramp: Share = 0.0
     clean_floor: Annotated[float, Field(ge=0)] = 0.03
+    tie: Annotated[float, Field(ge=0)] = 0.03
     n_trials: Annotated[int, Field(ge=4)] | None = None
     n_draws: Annotated[int, Field(ge=1)] = 10
 

@@ -6,8 +6,8 @@
    devices drawn from the law, on validation data, after the calibration that devices get; settings whose
    digital score lies more than ``clean_floor`` below the best with noise count as failed.
 2. Rounds: half of them, plain training and the best noises, go on from their own weights to two tenths; plain
-   training and the best noise to one whole training; the better of the two to the end of the budget. Nothing is
-   started again: the lineage that won is what is kept.
+   training and the best noise to one whole training; one of the two to the end of the budget, plain training if
+   it leads by more than ``tie``. Nothing is started again: the lineage that won is what is kept.
 """
 
 from __future__ import annotations
@@ -284,13 +284,14 @@ class _Rounds:
         """Return the numbers of the ``n`` trials that go on, in order.
 
         The best by objective, those that lost too much digital score last. While two or more go on, the one
-        without noise is among them.
+        without noise is among them; to be the only one it must lead by more than ``tie``.
         """
         best = self.best_clean(trials)
 
         def key(trial: Trial) -> tuple[bool, float]:
-            finite = math.isfinite(trial.objective)
-            return (not self.is_clean(trial, best), -trial.objective if finite else math.inf)
+            handicap = 0.0 if trial.noise.level else self._method.tie
+            known = math.isfinite(trial.objective)
+            return not self.is_clean(trial, best), handicap - trial.objective if known else math.inf
 
         ranked = sorted(trials, key=key)
         if n > 1:
