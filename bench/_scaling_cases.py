@@ -1,12 +1,14 @@
 """What `scaling.py` measures: how each case is prepared, what it should grow with, and at which sizes."""
 
+import contextlib
+import ctypes
+import gc
 import importlib
-import os
-import resource
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -60,7 +62,7 @@ def cases() -> dict[str, Case]:
 def _fleets() -> dict[str, Case]:
     fixed = {"width": 256, "n": 500, "D": 20}
     law = [
-        *over("width", (64, 128, 512), n=500, D=20),
+        *over("width", (64, 128, 512, 1024), n=500, D=20),
         *(fixed | {"n": n} for n in (100, 500, 2000)),
         *(fixed | {"D": d} for d in (5, 80)),
     ]
@@ -73,9 +75,9 @@ def _fleets() -> dict[str, Case]:
     tiny = [*small, {"width": 24, "n": 16, "D": 4}, {"width": 32, "n": 16, "D": 4}]
     terms = ("1", "D", "D P", "D n P", "D n A")
     votes = [
-        *over("width", (64, 128), n=100, D=200),
-        *({"width": 64, "n": n, "D": 200} for n in (50, 400)),
-        *({"width": 64, "n": 100, "D": d} for d in (100, 400)),
+        *over("width", (64, 128, 192, 256), n=100, D=200),
+        *({"width": 128, "n": n, "D": 200} for n in (50, 400)),
+        *({"width": 128, "n": 100, "D": d} for d in (100, 400)),
     ]
     few = [
         {"width": w, "n": 8, "D": d} for w, d in ((8, 70), (16, 70), (8, 90), (24, 90), (32, 90))
@@ -86,7 +88,7 @@ def _fleets() -> dict[str, Case]:
             nets.fleet,
             terms,
             law,
-            [{"width": 1024, "n": 500, "D": 20}, {"width": 2048, "n": 1000, "D": 40}],
+            [{"width": 1536, "n": 500, "D": 20}, {"width": 2048, "n": 1000, "D": 40}],
             tiny,
         ),
         "fleet-arrays": Case(
@@ -122,7 +124,7 @@ def _fleets() -> dict[str, Case]:
             nets.certificate,
             (*terms, "D n"),
             votes,
-            [{"width": 256, "n": 200, "D": 400}, {"width": 256, "n": 400, "D": 1000}],
+            [{"width": 384, "n": 200, "D": 400}, {"width": 384, "n": 400, "D": 1000}],
             few,
         ),
     }
@@ -197,30 +199,38 @@ def _steps() -> dict[str, Case]:
 
 
 def _search() -> dict[str, Case]:
-    base = {"n": 40, "v": 5, "M": 0}
+    # A list has nothing to climb, so it is a case of its own: what a continuous space costs says nothing of it.
+    base, ten = {"n": 40, "v": 5}, {"n": 40, "v": 10}
+    short = [
+        {"n": n, "v": 2, "M": m} for n, m in ((8, 20), (12, 20), (8, 50), (12, 100), (16, 100))
+    ]
     return {
         "suggest": Case(
-            "a suggestion",
+            "a suggestion in a continuous space",
             lab.suggestion,
-            ("1", "v", "n^2", "n^3", "M", "M n", "M n^2"),
+            ("1", "v", "n", "v n", "n^2", "n^3"),
             [
-                *(base | {"n": n} for n in (20, 40, 80, 160)),
-                *(base | {"n": 80, "v": v} for v in (2, 10, 20)),
-                *(base | {"M": m} for m in (1000, 3000, 10_000)),
-                base | {"n": 160, "M": 3000},
+                *(base | {"n": n} for n in (20, 40, 80, 160, 240)),
+                *({"n": n, "v": v} for n, v in ((40, 10), (80, 2), (80, 10), (80, 20))),
             ],
-            [
-                *(base | {"n": n} for n in (320, 640)),
-                *(base | {"M": m} for m in (30_000, 100_000)),
-            ],
-            [
-                *({"n": n, "v": 2, "M": m} for n, m in ((8, 20), (12, 20), (8, 50))),
-                {"n": 12, "v": 2, "M": 100},
-                {"n": 16, "v": 2, "M": 100},
-            ],
-            bytes=("1", "M", "M n", "n^2"),
+            [base | {"n": n} for n in (320, 480)],
+            [{"n": n, "v": v} for n, v in ((8, 2), (12, 2), (8, 3), (12, 3), (16, 3))],
+            bytes=("1", "n", "n^2"),
             once=True,
-        )
+        ),
+        "suggest-list": Case(
+            "a suggestion from a list",
+            lab.suggestion,
+            ("1", "n", "n^2", "M", "M n"),
+            [
+                *(ten | {"M": m} for m in (1000, 3000, 10_000, 30_000)),
+                *(ten | {"n": n, "M": 10_000} for n in (20, 80, 160)),
+            ],
+            [ten | {"M": m} for m in (100_000, 200_000)],
+            short,
+            bytes=("1", "M", "M n"),
+            once=True,
+        ),
     }
 
 
@@ -306,19 +316,35 @@ def _child(pipe: Connection, case: Case, point: dict[str, int], repeat: int, lea
         warm()
         clean()
     run, variables, clean = case.prepare(point, repeat)
-    before, began, count = _resident(), now(), 0
+    before = _settled() if case.bytes else 0
+    began, count = now(), 0
     while count == 0 or (not case.once and now() - began < least):
         run()
         count += 1
     seconds = (now() - began) / count
-    added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    clean()
     # One page at least: what was there before may have had room for all of a small run.
-    pipe.send({"variables": variables, "seconds": seconds, "bytes": max(added, 4096)})
+    added = max(_memory("VmHWM") - before, 4096) if case.bytes else 0
+    clean()
+    pipe.send({"variables": variables, "seconds": seconds, "bytes": added})
     pipe.close()
 
 
-def _resident() -> int:
-    """Return the bytes of this process that are in memory now."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _settled() -> int:
+    """Return the bytes of this process in memory, what it freed given back and its peak forgotten.
+
+    Without that a run fits into what preparing it left, and seems to need nothing.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # a C library without it
+        ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _memory("VmRSS")
+
+
+def _memory(what: str) -> int:
+    """Return a size of this process that the kernel keeps, in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == what:
+            return int(value.split()[0]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {what}")

@@ -17,8 +17,8 @@ TEMPLATE = "perovskite-nanowires"
 
 
 def suggestion(point: dict[str, int], repeat: int) -> Prepared:
-    """Prepare one suggestion from n trials of v variables; from M recipes where M is above 0."""
-    n, v, m = point["n"], point["v"], point["M"]
+    """Prepare one suggestion from n trials of v variables; from M recipes where M is given."""
+    n, v, m = point["n"], point["v"], point.get("M", 0)
     space = bo.Space(tuple(bo.Real(name=f"x{k}", low=0, high=1) for k in range(v)))
     problem = bo.Problem(space=space, objectives=(bo.Objective(name="y"),), stages=("works",))
     rng = np.random.default_rng([repeat, n, v, m])

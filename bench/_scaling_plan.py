@@ -163,16 +163,13 @@ def _bytes(fits: Fits, case: str, **point: float) -> float:
 
 def campaign_here(fits: Fits, campaign: Campaign) -> dict[str, float]:
     """Return core-hours of all suggestions, and the memory of the last."""
-    at = [
-        {"n": float(n), "v": float(campaign.variables), "M": float(campaign.recipes)}
-        for n in range(campaign.trials)
-    ]
-    total = sum(_seconds(fits, "suggest", **point) for point in at)
+    at = [{"n": float(n), "M": float(campaign.recipes)} for n in range(campaign.trials)]
+    total = sum(_seconds(fits, "suggest-list", **point) for point in at)
     total += sum(_seconds(fits, "append", E=2.0 * k) for k in range(campaign.trials))
     return {
         "core_hours": total / HOUR,
-        "last_seconds": _seconds(fits, "suggest", **at[-1]),
-        "bytes": _bytes(fits, "suggest", **at[-1]),
+        "last_seconds": _seconds(fits, "suggest-list", **at[-1]),
+        "bytes": _bytes(fits, "suggest-list", **at[-1]),
     }
 
 
@@ -198,7 +195,7 @@ def search_here(fits: Fits, search: Search) -> dict[str, float]:
         / 64,
         "fleets": search.trials * _seconds(fits, "fleet", **fleet, A=2 * search.weights**0.5),
         "suggestions": sum(
-            _seconds(fits, "suggest", n=float(n), v=float(search.variables), M=0.0)
+            _seconds(fits, "suggest", n=float(n), v=float(search.variables))
             for n in range(search.trials)
         ),
         "executor": _seconds(fits, "run-local", k=float(search.trials)),

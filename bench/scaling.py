@@ -5,11 +5,11 @@
     python bench/scaling.py --smoke --out /tmp/scaling      # every case at tiny sizes, in seconds
 
 CPU seconds of one thread (wall seconds for executors), each repeat in a process of its own after a small run
-that warms up; memory is what a run adds to the process at its peak. A model is a sum of terms of known order
-with coefficients of at least 0, fitted to relative errors; its spread is that of fits to single repeats.
-Networks are perceptrons with two hidden layers: P analog weights, A activations of an input, n inputs, D
-devices. N is the side of an array; n, v and M are the trials, variables and listed recipes of a search (0: a
-continuous space), E the events of a campaign, k the trials on an executor. Everything but times and memory is
+that warms up; memory is what a run adds to the process at its peak, which Linux alone tells. A model is a sum
+of terms of known order with coefficients of at least 0, fitted to relative errors; its spread is that of fits
+to single repeats. Networks are perceptrons with two hidden layers: P analog weights, A activations of an input,
+n inputs, D devices. N is the side of an array; n, v and M are the trials, variables (of a list: ten) and listed
+recipes of a search, E the events of a campaign, k the trials on an executor. Everything but times and memory is
 simulated.
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit("nothing was measured yet: python bench/scaling.py")
     rates = _rates(options)
     found: dict[str, Any] = {"cases": record, "threads": 1}
-    needed = {"suggest", "append", "fleet", "device", "step-noise", "run-local"}
+    needed = {"suggest", "suggest-list", "append", "fleet", "device", "step-noise", "run-local"}
     costs, text = _costs(record), f"# How costs grow\n\n{__doc__}\n"
     text += costs
     if needed <= set(record):

@@ -1,11 +1,23 @@
 """Spaces: what is sampled can be made, and points survive the way to numbers and back."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohmloop.bo import Categorical, Expression, Integer, Ordinal, Real, Simplex, Space, When
+from ohmloop.bo import (
+    Categorical,
+    Expression,
+    Integer,
+    Ordinal,
+    Point,
+    Real,
+    Simplex,
+    Space,
+    When,
+)
 from ohmloop.errors import SearchError
 
 MIXED = Space(
@@ -47,6 +59,30 @@ def test_points_round_trip() -> None:
     table = MIXED.sample(50, np.random.default_rng(0))
     again = MIXED.to_table(MIXED.to_points(table))
     assert np.array_equal(table, again, equal_nan=True)
+
+
+BAD = st.sampled_from(["", None, "many", "nan", float("inf"), "w"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.data())
+def test_long_lists_are_read_as_row_by_row_errors_included(seed: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    points = MIXED.to_points(MIXED.sample(12, rng))
+    for point in points:  # numbers as text, too
+        point["a"] = str(point["a"])
+    for k in data.draw(st.lists(st.integers(0, 11), max_size=2)):
+        name = data.draw(st.sampled_from([*MIXED.names, "stranger"]))
+        points[k] = {**points[k], name: data.draw(BAD)}
+    assert outcome(MIXED.to_table, points) == outcome(MIXED._by_rows, points)
+
+
+def outcome(read: Callable[[Sequence[Point]], np.ndarray], points: Sequence[Point]) -> str:
+    """Return the numbers, or the error's words."""
+    try:
+        return str(read(points).tolist())
+    except SearchError as error:
+        return str(error)
 
 
 def test_fixed_values_hold_and_leave_the_rest_feasible() -> None:

@@ -156,6 +156,35 @@ class Space:
             SearchError: If a point misses an active variable, names an unknown one, or has text
                 where a number belongs.
         """
+        table = self._by_columns(points)
+        return self._by_rows(points) if table is None else table
+
+    def _by_columns(self, points: Sequence[Point]) -> Table | None:
+        """Return the table of ``points``, None if anything is wrong with one: lists may be very long."""
+        known = self._index.keys()
+        if not all(point.keys() <= known for point in points):
+            return None
+        table = np.full((len(points), len(self.variables)), np.nan)
+        for k in self._order:
+            variable = self.variables[k]
+            here = np.flatnonzero(self._active(variable, table))
+            values = [points[row].get(variable.name) for row in here.tolist()]
+            if any(value is None or value == "" for value in values):
+                return None
+            if isinstance(variable, Categorical):
+                codes = {option: float(code) for code, option in enumerate(variable.known)}
+                values = [codes.get(str(value), np.nan) for value in values]
+            try:
+                column = np.array(values, dtype=np.float64)
+            except ValueError:
+                return None
+            if not np.isfinite(column).all():
+                return None
+            table[here, k] = column
+        return table
+
+    def _by_rows(self, points: Sequence[Point]) -> Table:
+        """Return the same row by row, so that an error names the first point's."""
         table = np.full((len(points), len(self.variables)), np.nan)
         for row, point in enumerate(points):
             for name in point:
@@ -165,9 +194,8 @@ class Space:
                     )
             for k in self._order:
                 variable = self.variables[k]
-                if not self._active_row(variable, table[row]):
-                    continue
-                table[row, k] = self._number(variable, point.get(variable.name))
+                if self._active(variable, table[row][None, :])[0]:
+                    table[row, k] = self._number(variable, point.get(variable.name))
         return table
 
     def _number(self, variable: Variable, value: Value | None) -> float:
@@ -187,9 +215,6 @@ class Space:
         if not np.isfinite(number):
             raise SearchError(f'"{variable.name}" needs a number; received "{value}".')
         return number
-
-    def _active_row(self, variable: Variable, row: NDArray[np.float64]) -> bool:
-        return bool(self._active(variable, row[None, :])[0])
 
     def _active(self, variable: Variable, table: Table) -> NDArray[np.bool_]:
         if variable.when is None:
