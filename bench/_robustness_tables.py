@@ -54,6 +54,13 @@ def spread(row: dict[str, object]) -> float:
     return float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0
 
 
+def worst_tenth(scores: np.ndarray, is_higher_better: bool) -> np.ndarray:
+    """Return the mean of the worst tenth of all devices and seeds, one for each sigma."""
+    ranked = np.sort(scores.reshape(len(scores), -1), axis=1)
+    worst = ranked if is_higher_better else ranked[:, ::-1]
+    return worst[:, : max(1, ranked.shape[1] // 10)].mean(1)
+
+
 def lost(clean: float, score: float, is_higher_better: bool) -> float:
     """Return what devices lose against a digital score; positive if they are worse."""
     return clean - score if is_higher_better else score - clean

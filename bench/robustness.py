@@ -23,7 +23,7 @@ import numpy as np
 
 from _common import RESULTS, executor_of, executor_options, save
 from _robustness_studies import Study, few, full, quick
-from _robustness_tables import picture, summaries, table
+from _robustness_tables import picture, summaries, table, worst_tenth
 from ohmloop.crossbar import Hardware
 from ohmloop.device import list_devices
 from ohmloop.errors import OhmloopError
@@ -142,13 +142,6 @@ def kept(row: Comparison, model: str, study: Study) -> dict[str, object]:
         "rank_correlations": row.rank_correlations,
         "seconds": row.seconds,
     }
-
-
-def worst_tenth(scores: np.ndarray, is_higher_better: bool) -> np.ndarray:
-    """Return the mean of the worst tenth of all devices and seeds, one for each sigma."""
-    ranked = np.sort(scores.reshape(len(scores), -1), axis=1)
-    worst = ranked if is_higher_better else ranked[:, ::-1]
-    return worst[:, : max(1, ranked.shape[1] // 10)].mean(1)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Where the public measurements lie, and what every test shares."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,11 @@ def nanowires() -> Path:
             "../shared/data/perovskite-nanowire-iv beside this checkout"
         )
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _same_weights_in_any_order() -> None:
+    """Start torch's own generator anew: tests that make a network get the same one whoever ran before."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)

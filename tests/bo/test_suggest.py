@@ -275,6 +275,7 @@ def test_two_objectives_find_the_front(tolerance: float) -> None:
     assert np.mean([seen[k].point["z"] for k in front]) < 0.25
 
 
+@pytest.mark.slow
 def test_four_objectives_and_log_scale_run() -> None:
     space = Space((Real(name="x", low=0, high=1), Real(name="z", low=0, high=1)))
     names = ("a", "b", "c", "d")

@@ -93,6 +93,7 @@ EDITS = [other_value, other_number, drop_line, twice_a_line, swap_names, flip_ch
 N_SETTINGS = 250  # of each kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS, ids=lambda e: e.__name__)
 def test_edited_settings_are_accepted_or_refused_in_words(edit: Text) -> None:
     rng = np.random.default_rng(EDITS.index(edit))
@@ -361,6 +362,7 @@ def import_all(campaign: Campaign, path: Path, edits: Iterator[bytes]) -> int:
     return n_refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", SHEET_EDITS, ids=lambda e: e.__name__)
 def test_an_edited_csv_sheet_is_taken_or_refused_in_words(
     campaign: Campaign, tmp_path: Path, edit: Bytes
@@ -410,6 +412,7 @@ def other_number_in_part(book: bytes, rng: np.random.Generator) -> bytes:
 BOOK_EDITS = [flip_bytes, cut_bytes, flip_in_part, drop_part, other_number_in_part]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", BOOK_EDITS, ids=lambda e: e.__name__)
 def test_an_edited_workbook_is_taken_or_refused_in_words(
     campaign: Campaign, tmp_path: Path, edit: Bytes, capfd: pytest.CaptureFixture[str]

@@ -76,6 +76,7 @@ def naive_box(net: nn.Sequential, x: np.ndarray, r: float) -> tuple[np.ndarray, 
     return low, high
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_textbook_arithmetic() -> None:
     net = seeded(lambda: mlp().double())
     for k, x in enumerate(randn(8, 12).double()):
@@ -117,6 +118,7 @@ def test_larger_boxes_never_have_larger_margins(seed: int, radii: list[float]) -
         assert np.all(larger <= smaller)
 
 
+@pytest.mark.slow
 def test_forms_are_never_looser_than_intervals() -> None:
     net, x = seeded(mlp), randn(40, 12)
     for r in (0.001, 0.01, 0.05):
@@ -128,6 +130,7 @@ def test_forms_are_never_looser_than_intervals() -> None:
     assert np.median(largest_radius(net, x, method="linear").radii / small) > 1.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["interval", "linear"])
 def test_what_is_found_holds_and_a_little_more_does_not(method: str) -> None:
     net, x = seeded(mlp), randn(20, 12)
@@ -159,6 +162,7 @@ def test_permuting_neurons_changes_nothing(method: str) -> None:
     np.testing.assert_allclose(before.radii, after.radii, rtol=3e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["interval", "linear"])
 def test_scaling_a_pair_of_layers_changes_nothing(method: str) -> None:
     net, x = seeded(lambda: mlp().double()), randn(20, 12).double()
@@ -348,6 +352,7 @@ def check_attacks(net: nn.Module, x: Tensor, kind: str, method: str, n: int) -> 
     assert np.mean(outside < 0) > 0.5
 
 
+@pytest.mark.slow
 def test_margins_bound_what_attacks_find(
     digits_nets: dict[str, tuple[nn.Module, Tensor]],
 ) -> None:

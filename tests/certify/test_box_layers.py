@@ -191,6 +191,7 @@ def worst_of_corners(model: nn.Module, x: Tensor, radius: float, kind: str) -> n
     return worst.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_no_corner_leaves_the_bounds(name: str) -> None:
     model, x = built(name)

@@ -116,6 +116,7 @@ def test_larger_sigma_moves_the_centre_of_mean_1_noise_too() -> None:
     assert 2 * float(torch.distributions.kl_divergence(q, p)) <= room * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_whole_claim_of_a_yield_is_false_with_alpha_at_most() -> None:
     # Two inputs that never fail together: three statements, and a false one is hardly a false other.
     alpha, n, repetitions = 0.5, 400, 2000

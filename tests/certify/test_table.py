@@ -149,6 +149,7 @@ def experiment(request: pytest.FixtureRequest) -> tuple[list[Votes], dict[int, f
     return parts(votes, N_EACH), {0: p, 1: 1 - p}
 
 
+@pytest.mark.slow
 def test_coverage_of_3000_repetitions_at_alpha_5_percent(
     experiment: tuple[list[Votes], dict[int, float]],
 ) -> None:
@@ -160,6 +161,7 @@ def test_coverage_of_3000_repetitions_at_alpha_5_percent(
     assert 0.038 <= false <= 0.062
 
 
+@pytest.mark.slow
 def test_coverage_of_the_shifted_statement(
     experiment: tuple[list[Votes], dict[int, float]],
 ) -> None:
@@ -271,6 +273,7 @@ def test_relative_ball_cannot_be_larger() -> None:
 # Row 7: an order statistic, not a percentile.
 
 
+@pytest.mark.slow
 def test_order_statistic_on_normal_scores_covers_95_percent() -> None:
     rng = np.random.default_rng(1)
     repetitions, n, true = 4000, 100, float(ndtri(0.05))
@@ -300,6 +303,7 @@ def test_500_identical_inputs_count_once() -> None:
         assert quantile_certificate(votes, rule="digital").bound == 0.0
 
 
+@pytest.mark.slow
 def test_coverage_of_identical_inputs() -> None:
     rng = np.random.default_rng(3)
     p, repetitions, false = 0.947, 1000, 0

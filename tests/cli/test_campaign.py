@@ -64,6 +64,7 @@ def ohmloop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ohmloop:
     return call
 
 
+@pytest.mark.slow
 def test_every_command_has_stable_json(ohmloop: Ohmloop, tmp_path: Path) -> None:
     made = ohmloop("new", tmp_path / "other", "--template", "perovskite-nanowires", "--json").json
     assert sorted(made) == ["folder", "name", "variables"]

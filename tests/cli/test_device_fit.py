@@ -99,7 +99,12 @@ def test_what_is_missing_is_said_with_the_option_to_type(files: Path) -> None:
     ],
 )
 def test_wrong_options_exit_with_two(args: tuple[str, ...], files: Path) -> None:
-    assert ohmloop("device", "fit", "pulses.csv", *args, cwd=files).returncode == 2
+    from typer.testing import CliRunner
+
+    from ohmloop.cli._app import app
+
+    path = str(files / "pulses.csv")
+    assert CliRunner().invoke(app, ["device", "fit", path, *args]).exit_code == 2
 
 
 def test_a_device_is_exported_for_other_simulators(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[CodesignLoop, list[An
     return loop, run_in_virtual_lab(loop, 9, seed=1)
 
 
+@pytest.mark.slow
 def test_every_round_judges_suggests_and_is_noted(ran: tuple[CodesignLoop, list[Any]]) -> None:
     loop, steps = ran
     assert [s.n_experiments for s in steps] == [0, 3, 6, 9]

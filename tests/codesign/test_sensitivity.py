@@ -46,6 +46,7 @@ def test_surrogate_predicts_laws_that_it_did_not_see(runs: list[Run]) -> None:
     assert curve == sorted(curve, reverse=True)
 
 
+@pytest.mark.slow
 def test_halving_sigma_is_worth_what_simulation_says(runs: list[Run]) -> None:
     found = sensitivity(runs, law("lognormal:0.8"), n_points=6, n_devices=20)
     (worth,) = found.worths

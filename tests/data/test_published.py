@@ -23,6 +23,7 @@ def make_sweep(voltage: np.ndarray, current: np.ndarray) -> Sweep:
     )
 
 
+@pytest.mark.slow
 def test_all_43_devices_have_the_published_figures(nanowires: Path) -> None:
     with (nanowires / "recipes.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -141,6 +141,7 @@ def test_noisy_pulses_are_recovered_within_their_intervals(read_noise: float) ->
     assert model.physics.read_voltage == 0.1
 
 
+@pytest.mark.slow
 def test_differences_between_devices_are_recovered() -> None:
     trains = simulate(cycles=5, devices=40, window=0.1, steps=0.2, seed=5)
     model = fit_pulses([trains], name="array", n_bootstrap=0)

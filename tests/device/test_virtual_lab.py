@@ -57,6 +57,7 @@ def test_the_order_of_a_recipe_and_what_is_left_out_do_not_matter() -> None:
     assert lab.make(GOOD).sigma == lab.make(common).sigma
 
 
+@pytest.mark.slow
 def test_sigma_that_was_drawn_is_found_again_in_the_sweep(
     many: list[tuple[VirtualDevice, dict[str, Any]]],
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_recipe_that_it_cannot_make_is_named(recipe: dict[str, Any], message: 
         VirtualLab().make(recipe)
 
 
+@pytest.mark.slow
 def test_a_campaign_is_made_as_marked_files_and_a_sheet_of_failures(tmp_path: Path) -> None:
     with Campaign.new(tmp_path / "lab", template="perovskite-nanowires") as campaign:
         with pytest.raises(CampaignError, match="no trial is open"):

@@ -41,6 +41,7 @@ def write(target: Tensor, physics: Physics = CELL, seed: int = 1, **options: obj
 # ---- one pulse
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     st.floats(-8, 8).filter(lambda a: abs(a) > 1e-3) | st.just(0.0),
@@ -137,6 +138,7 @@ def test_a_noise_free_cell_takes_the_pulses_that_the_curve_says() -> None:
         assert bool(done.converged)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(st.floats(0.005, 0.1), st.floats(1.05, 4.0), st.integers(0, 100))
 def test_pulses_grow_as_the_tolerance_shrinks(tolerance: float, ratio: float, seed: int) -> None:

@@ -146,6 +146,7 @@ def test_scores_of_other_chips_are_not_taken_for_these(tmp_path: Path) -> None:
             assert a.scores.tolist() == b.scores.tolist()
 
 
+@pytest.mark.slow
 def test_the_report_stands_alone_and_its_tables_hold_every_cell(
     study: ArrayStudy, tmp_path: Path
 ) -> None:

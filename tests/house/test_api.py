@@ -38,6 +38,7 @@ def test_no_public_name_is_missing_from_all(package: str) -> None:
     assert own <= set(module.__all__)
 
 
+@pytest.mark.slow
 def test_api_page_is_what_the_code_says() -> None:
     run = subprocess.run([sys.executable, str(ROOT / "scripts" / "api_page.py"), "--check"])
     assert run.returncode == 0, "docs/api.md is stale: run .venv/bin/python scripts/api_page.py"

@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/crossbar.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", pytest.param("docs/crossbar.md", marks=pytest.mark.slow)]
+)
 def test_python_examples_run(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)

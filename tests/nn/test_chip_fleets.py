@@ -100,6 +100,7 @@ def test_a_measure_sees_the_chips_that_a_fleet_scores() -> None:
     assert done.digital == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -192,6 +192,7 @@ def test_scoring_by_doing_agrees_with_scoring_outputs(text: str) -> None:
         assert a.deployment == b.deployment == str(deployment)
 
 
+@pytest.mark.slow
 def test_calibration_and_adapters_bring_devices_nearer_to_the_network() -> None:
     model = network()
     x = inputs(200, 9)

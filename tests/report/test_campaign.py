@@ -50,6 +50,7 @@ def test_the_report_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert "url(" not in page.replace("url(#", "")
 
 
+@pytest.mark.slow
 def test_the_same_campaign_gives_the_same_bytes(tmp_path: Path) -> None:
     with filled(tmp_path / "lab") as campaign:
         a = write_campaign(campaign, tmp_path / "a" / "r.html").read_bytes()
@@ -66,6 +67,7 @@ def test_an_empty_campaign_has_a_report(tmp_path: Path) -> None:
     assert "No usable device yet" in page
 
 
+@pytest.mark.slow
 def test_several_objectives_and_units_are_shown(tmp_path: Path) -> None:
     text = TEXT + '\n[[objectives]]\nname = "sigma"\ngoal = "minimise"\nunit = "mV"\n'
     with start(tmp_path / "lab", text) as campaign:

@@ -96,6 +96,7 @@ def test_settings_sources_and_hashes_are_named(run: Path, page: str) -> None:
     assert task("iris").entry.citation.rstrip(".") in page
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(run: Path, written: Path, tmp_path: Path) -> None:
     write_run(run, tmp_path)
     names = {path.name for path in written.parent.iterdir()}

@@ -630,6 +630,7 @@ DAMAGES = [
 N_DAMAGES = 40  # of each kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__)
 def test_a_damaged_database_is_refused_or_whole(folder: Path, damage: object) -> None:
     filled(folder, 20)

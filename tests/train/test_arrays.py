@@ -105,6 +105,7 @@ def test_each_step_is_on_another_chip() -> None:
     assert len({float(out.sum()) for out in seen}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hardware",
     [
@@ -256,6 +257,7 @@ def test_devices_of_one_array_train_together() -> None:
     assert run.chip_score > 0.1
 
 
+@pytest.mark.slow
 def test_wires_and_bent_cells_train_through_the_fast_solution() -> None:
     array = Array(rows=16, columns=16, wires=Wires(row=1.0, column=1.0), wire_solution="fast")
     hardware = Hardware(device="nanowire-30", array=array)

@@ -51,7 +51,7 @@ def test_search_has_the_grid_rounds_and_a_bounded_cost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", ["", ",teacher=true", ",match=true", ",teacher=true,match=true"])
-@pytest.mark.parametrize("epochs", [1, 2, 5, 6, 20])
+@pytest.mark.parametrize("epochs", [1, 2, 5, 6, pytest.param(20, marks=pytest.mark.slow)])
 def test_search_costs_no_more_than_four_trainings(epochs: int, extra: str) -> None:
     args = {**SMALL, "epochs": epochs, "limit": 100}
     result = fit(task("iris"), f"steady:n_draws=2{extra}", **args)

@@ -117,6 +117,7 @@ def test_methods_start_from_the_same_weights_and_batches() -> None:
         assert torch.equal(x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_no_method_opens_the_test_set(method: str) -> None:
     digits = task("digits")
