@@ -1,6 +1,7 @@
 """Time of a suggestion: batches of 4, ten mixed variables, two objectives and failures; peers beside it.
 
     python bench/suggest.py [--repeats 3] [--sizes 100,300] [--limit 900]
+    python bench/suggest.py --only ohmloop,optuna      # these anew, the others as they were kept
 
 CPU seconds of one process with one thread, fitting included, imports not. Every tool gets what it can
 use: BoFire and Ax the two objectives and "usable" as a constraint on an outcome that is learned, BayBE the
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from _common import markdown, middle, save
+from _common import RESULTS, markdown, middle, save
 from ohmloop import bo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,6 +119,17 @@ def peer(tool: str, sizes: list[int], repeats: int, limit: float) -> dict[int, l
     return out
 
 
+def kept(sizes: list[int]) -> dict[str, dict[int, list[float]]]:
+    """Return what an earlier run of these sizes kept."""
+    path = RESULTS / "suggest.json"
+    if not path.exists():
+        return {}
+    seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+    return {
+        tool: {n: runs[str(n)] for n in sizes if str(n) in runs} for tool, runs in seconds.items()
+    }
+
+
 def main() -> None:
     import torch
 
@@ -126,20 +138,30 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sizes", default="100,300")
     parser.add_argument("--limit", type=float, default=900, help="wall seconds a peer")
+    parser.add_argument("--only", help="run these tools anew, and keep what others did")
     args = parser.parse_args()
     sizes = [int(n) for n in args.sizes.split(",")]
-    ours(laboratory(20, 99), 0)  # imports and first calls are not counted
-    found: dict[str, dict[int, list[float]]] = {
-        "ohmloop": {n: [ours(laboratory(n, s), s) for s in range(args.repeats)] for n in sizes}
-    }
+    tools = args.only.split(",") if args.only else ["ohmloop", *TOOLS]
+    if unknown := set(tools) - {"ohmloop", *TOOLS}:
+        parser.error(f"no tool {', '.join(sorted(unknown))}; one of ohmloop, {', '.join(TOOLS)}")
+    found = kept(sizes) if args.only else {}
+    if "ohmloop" in tools:
+        ours(laboratory(20, 99), 0)  # imports and first calls are not counted
+        repeats = range(args.repeats)
+        found["ohmloop"] = {n: [ours(laboratory(n, s), s) for s in repeats] for n in sizes}
     for tool in TOOLS:
-        print(tool, file=sys.stderr, flush=True)
-        found[tool] = peer(tool, sizes, args.repeats, args.limit)
+        if tool in tools:
+            print(tool, file=sys.stderr, flush=True)
+            found[tool] = peer(tool, sizes, args.repeats, args.limit)
+    found = {tool: found.get(tool, {}) for tool in ("ohmloop", *TOOLS)}
     left_out = [tool for tool in TOOLS if not found[tool]]
     rows = [
         [
             tool,
-            *(f"{middle(t)}, {len(t)} runs" if (t := times[n]) else "none in time" for n in sizes),
+            *(
+                f"{middle(t)}, {len(t)} runs" if (t := times.get(n)) else "none in time"
+                for n in sizes
+            ),
         ]
         for tool, times in found.items()
         if times
