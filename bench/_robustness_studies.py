@@ -132,7 +132,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             "fashion-mnist-budget",  # What is left of the lead when all spend the same.
             "fashion-mnist",
             ("lenet",),
-            ("erm", ("erm", 20), ("weight-noise:level=0.8", 20), "steady"),
+            ("erm", ("erm", 20), ("weight-noise:level=0.8", 20), "steady", "steady:tie=0"),
             ("none", "readout"),
             sigmas=(MEDIAN, 1.2),
             epochs=5,
@@ -235,7 +235,7 @@ def few(data: Path | None) -> dict[str, Study]:
             PRETRAINED,
             deployments=("none", "channel"),
             epochs=1,
-            limit=60,
+            limit=80,
             test_limit=12,
             **pretrained,
         ),

@@ -85,7 +85,7 @@ def run_study(study: Study, executor: str, compute: str) -> dict[str, object]:
 
 
 def merged(name: str, fresh: dict[str, Any]) -> dict[str, Any]:
-    """Return the kept table with fresh rows in the place of those of the same name."""
+    """Return the kept table with fresh rows for those of the same name, or else after their network's."""
     path = RESULTS / f"robustness-{name}.json"
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     kept.pop("machine", None)
@@ -95,11 +95,15 @@ def merged(name: str, fresh: dict[str, Any]) -> dict[str, Any]:
             for k, r in enumerate(kept["rows"])
             if all(r[key] == row[key] for key in ("model", "method", "deployment"))
         ]
-        if len(same) != 1:
+        if len(same) > 1:
             raise SystemExit(
                 f"{path} has {len(same)} rows like {row['method']}; run the whole study"
             )
-        kept["rows"][same[0]] = row
+        if same:
+            kept["rows"][same[0]] = row
+        else:  # a method that the study did not have
+            last = max(k for k, r in enumerate(kept["rows"]) if r["model"] == row["model"])
+            kept["rows"].insert(last + 1, row)
     kept["sigmas"] = fresh["sigmas"]
     return kept
 
@@ -154,7 +158,7 @@ def main() -> None:
     parser.add_argument("--tasks", help="only these, separated by commas")
     parser.add_argument("--data", type=Path, help="folder of data sets that no package brings")
     parser.add_argument(
-        "--method", help="only rows of this method, as in its study; the table keeps its others"
+        "--method", help="only rows of this method of a study; the table keeps its others"
     )
     executor_options(parser)
     parser.add_argument("--compute", default="cpu")
