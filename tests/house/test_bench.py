@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
-SCRIPTS = ["before_after", "finalists", "gpu", "layers", "scaling", "startup", "suggest", "table", "wires"]
+SCRIPTS = [
+    "before_after",
+    "finalists",
+    "gpu",
+    "layers",
+    "scaling",
+    "startup",
+    "suggest",
+    "table",
+    "wires",
+]
 
 
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -119,18 +119,19 @@ def test_channel_gives_the_nominal_mean_and_deviation_on_the_samples() -> None:
     assert torch.allclose(variance, wanted.expand_as(variance), rtol=1e-3)
 
 
-def test_readout_is_the_ridge_solution() -> None:
+@pytest.mark.parametrize(("samples", "outputs"), [(50, 3), (12, 12), (12, 30)])
+def test_readout_is_the_ridge_solution(samples: int, outputs: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    out = torch.randn(2, 50, 3, generator=generator, dtype=torch.float64)
-    target = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    out = torch.randn(2, samples, outputs, generator=generator, dtype=torch.float64)
+    target = torch.randn(samples, outputs, generator=generator, dtype=torch.float64)
     matrix, centre, mean = readout(out, target)
     for k in range(2):
         y = (out[k] - centre[k]).numpy()
         t = (target - mean).numpy()
-        weight = RIDGE * np.trace(y.T @ y) / 3
+        weight = RIDGE * np.trace(y.T @ y) / outputs
         # Ridge regression as least squares over rows added for the penalty: an independent solution.
-        a = np.vstack([y, np.sqrt(weight) * np.eye(3)])
-        b = np.vstack([t, np.sqrt(weight) * np.eye(3)])
+        a = np.vstack([y, np.sqrt(weight) * np.eye(outputs)])
+        b = np.vstack([t, np.sqrt(weight) * np.eye(outputs)])
         assert matrix[k].numpy() == pytest.approx(np.linalg.lstsq(a, b, rcond=None)[0], abs=1e-9)
 
 

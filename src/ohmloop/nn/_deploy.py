@@ -294,12 +294,16 @@ def readout(out: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     out, target = out.flatten(1, -2), target.flatten(0, -2)
     centre, mean = out.mean(1, keepdim=True), target.mean(0)
     y, t = (out - centre).double(), (target - mean).double()
-    gram = y.transpose(1, 2) @ y
-    size = gram.shape[-1]
-    scale = RIDGE * gram.diagonal(dim1=1, dim2=2).mean(-1).clamp_min(_TINY)
-    eye = torch.eye(size, dtype=gram.dtype, device=gram.device)
-    ridge = scale[:, None, None] * eye
-    matrix = torch.linalg.solve(gram + ridge, y.transpose(1, 2) @ t + ridge)
+    count, size = y.shape[1:]
+    scale = RIDGE * y.square().sum((1, 2)).div(size).clamp_min(_TINY)[:, None, None]
+    change = t - y  # of the outputs: the matrix is the identity and what brings this about
+    if count < size:  # (Y'Y + s)^-1 Y' = Y' (YY' + s)^-1: the smaller system
+        gram = y @ y.transpose(1, 2) + scale * torch.eye(count, dtype=y.dtype, device=y.device)
+        matrix = y.transpose(1, 2) @ torch.linalg.solve(gram, change)
+    else:
+        gram = y.transpose(1, 2) @ y + scale * torch.eye(size, dtype=y.dtype, device=y.device)
+        matrix = torch.linalg.solve(gram, y.transpose(1, 2) @ change)
+    matrix.diagonal(dim1=1, dim2=2).add_(1.0)
     return matrix.to(out.dtype), centre, mean
 
 
