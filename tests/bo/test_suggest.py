@@ -85,6 +85,7 @@ def test_a_gpu_chooses_as_a_cpu_does(n_objectives: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_branin_is_solved_and_random_is_beaten() -> None:
     found = [min(o.values["y"][0] for o in search(25, seed)) for seed in range(3)]
     rng = np.random.default_rng(0)
@@ -120,6 +121,7 @@ def test_too_few_or_equal_outcomes_do_not_stop_the_search(n: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_learned_failures_are_avoided() -> None:
     space = Space((Real(name="x", low=0, high=1), Real(name="z", low=0, high=1)))
     problem = Problem(space=space, objectives=(Objective(name="y"),), stages=("works",))
@@ -255,6 +257,7 @@ def test_tolerance_prefers_the_broad_optimum() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("tolerance", [0.0, 0.05])
 def test_two_objectives_find_the_front(tolerance: float) -> None:
     space = Space(

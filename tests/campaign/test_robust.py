@@ -111,6 +111,7 @@ def kill_often(
     return n_reported, n_early
 
 
+@pytest.mark.long
 def test_80_kills_while_recording_lose_nothing(
     server: crash.Server, small: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_80_kills_while_recording_lose_nothing(
     assert n_reported > 80  # or the kills came before the work
 
 
+@pytest.mark.long
 def test_80_kills_while_ingesting_lose_nothing(
     server: crash.Server, small: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +131,7 @@ def test_80_kills_while_ingesting_lose_nothing(
     assert n_reported > 40
 
 
+@pytest.mark.long
 def test_60_kills_while_suggesting_lose_nothing(
     server: crash.Server, small: Path, tmp_path: Path
 ) -> None:

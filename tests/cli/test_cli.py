@@ -144,6 +144,7 @@ def test_what_cannot_be_trained_is_said_in_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_compare_over_deployments_and_evaluate_with_them(tmp_path: Path) -> None:
     common = ("--epochs", "2", "--task", "iris")
     found = ohmloop(
@@ -168,6 +169,7 @@ def test_compare_over_deployments_and_evaluate_with_them(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_demo_from_own_files_writes_a_report(nanowires: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

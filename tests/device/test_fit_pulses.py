@@ -305,6 +305,7 @@ def test_gong_is_fitted() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     """120 repetitions at 95 %: between 106 and 119 hits hold with probability 0.995 (binomial)."""
     runs = 120

@@ -256,6 +256,7 @@ def test_public_traces_are_fitted() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     """120 repetitions at 95 %: between 106 and 119 hits hold with probability 0.995 (binomial)."""
     law = PowerDrift(t0=1.0, nu=LogLaw.constant(0.05), spread=LogLaw.constant(0.01))

@@ -73,6 +73,7 @@ def test_without_a_gpu_its_benchmark_says_so_and_ends_well() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_trial_of_the_scaling_writes_models_with_checks(tmp_path: Path) -> None:
     only = ["fleet", "device", "wires", "step-noise", "suggest", "open", "append", "run-in-process"]
     done = run("scaling", "--smoke", "--only", ",".join(only), "--out", str(tmp_path))

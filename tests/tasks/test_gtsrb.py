@@ -179,6 +179,7 @@ def test_real_signs_have_every_class_on_each_side_and_whole_tracks() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @needs_signs
 def test_cnn_learns_real_signs_in_two_epochs() -> None:
     t = task("gtsrb", SHARED)

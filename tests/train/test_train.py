@@ -167,6 +167,7 @@ def test_interrupted_run_resumes_to_the_same_bits(method: str, after: int, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_process_resumes_to_the_same_bits(tmp_path: Path) -> None:
     code = (
         "import torch; torch.set_num_threads(1)\n"

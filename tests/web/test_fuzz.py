@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_generated_requests_end_in_no_500_and_answers_are_as_the_document_says() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "fuzz_api.py"), "--calls", "100"]
