@@ -85,8 +85,13 @@ def run_study(study: Study, executor: str, compute: str) -> dict[str, object]:
 
 
 def merged(name: str, fresh: dict[str, Any]) -> dict[str, Any]:
-    """Return the kept table with fresh rows for those of the same name, or else after their network's."""
+    """Return the kept table with fresh rows for those of the same name, or else after their network's.
+
+    Without a kept table they are the table.
+    """
     path = RESULTS / f"robustness-{name}.json"
+    if not path.exists():
+        return fresh
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     kept.pop("machine", None)
     for row in fresh["rows"]:
