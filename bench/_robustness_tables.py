@@ -36,10 +36,10 @@ def table(study: Study, result: dict[str, object]) -> str:
                     f"{r['cost']:.1f}",
                     f"{np.mean(r['clean']):.3f}",
                     *(
-                        f"{m:.3f} ± {s:.3f}" if k == at else f"{m:.3f}"
+                        f"{short(m)} ± {short(s)}" if k == at else short(m)
                         for k, (m, s) in enumerate(zip(r["mean"], r["std"], strict=True))
                     ),
-                    f"{np.mean(r['mean']):.3f} ± {spread(r):.3f}",
+                    f"{short(np.mean(r['mean']))} ± {short(spread(r))}",
                     f"{np.mean(wires):.3f}" if wires else "–",
                 ]
             )
@@ -47,6 +47,11 @@ def table(study: Study, result: dict[str, object]) -> str:
         head += ["mean over sigma ± s.d. of seeds", "43 nanowires"]
         lines += [f"## {model}\n", markdown(head, cells), claims(rows, model, at, study)]
     return "\n".join(lines)
+
+
+def short(value: float) -> str:
+    """Return a score in few digits; perplexities of ruined networks are astronomical."""
+    return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.1e}"
 
 
 def spread(row: dict[str, object]) -> float:
@@ -134,10 +139,15 @@ def picture(study: Study, result: dict[str, object]) -> None:
         x = [0.0, *study.sigmas]
         y = np.array([np.mean(r["clean"]), *r["mean"]])
         s = np.array([np.std(r["clean"]), *r["std"]])
-        axes.fill_between(x, y - s, y + s, color=COLOURS[k], alpha=0.12, linewidth=0)
+        low = (
+            y - s if r["is_higher_better"] else np.maximum(y - s, y / 10)
+        )  # for a logarithmic axis
+        axes.fill_between(x, low, y + s, color=COLOURS[k], alpha=0.12, linewidth=0)
         axes.plot(x, y, MARKERS[k] + "-", color=COLOURS[k], label=label, markersize=4)
     axes.set_xlabel("sigma of the log-normal weight noise (simulated devices)")
     axes.set_ylabel(f"test {rows[0]['metric']}")
+    if not rows[0]["is_higher_better"]:
+        axes.set_yscale("log")
     axes.set_title(f"{study.name}, {study.models[0]}")
     axes.legend(fontsize=8)
     RESULTS.mkdir(exist_ok=True)
@@ -206,7 +216,7 @@ def summary_lines(
             higher = bool(ours["is_higher_better"])
             parts = [lost(clean, r["mean"][k], higher) for r in (ours, theirs)]  # type: ignore[index]
             ratio = f"{parts[0] / parts[1]:.2f}"
-        cells = [f"{r['mean'][k]:.3f} ± {r['std'][k]:.3f}" if r else "–" for r in found]  # type: ignore[index]
+        cells = [f"{short(r['mean'][k])} ± {short(r['std'][k])}" if r else "–" for r in found]  # type: ignore[index]
         out.append([f"{task}, {model}", f"{sigma:g}", f"{clean:.3f}", *cells, ratio])
     return out
 
