@@ -57,6 +57,7 @@ FIELD: tuple[Method, ...] = (
 )
 PARTS: tuple[Method, ...] = (
     ("erm", 240),
+    "steady:tie=0",
     "steady:strength=1.25",
     "steady:strength=1.25,length=1",
     "steady:strength=1.25,mixture=1",

@@ -139,9 +139,9 @@ def picture(study: Study, result: dict[str, object]) -> None:
         x = [0.0, *study.sigmas]
         y = np.array([np.mean(r["clean"]), *r["mean"]])
         s = np.array([np.std(r["clean"]), *r["std"]])
-        low = (
-            y - s if r["is_higher_better"] else np.maximum(y - s, y / 10)
-        )  # for a logarithmic axis
+        low = y - s
+        if not r["is_higher_better"]:  # on a logarithmic axis
+            low = np.maximum(low, y / 10)
         axes.fill_between(x, low, y + s, color=COLOURS[k], alpha=0.12, linewidth=0)
         axes.plot(x, y, MARKERS[k] + "-", color=COLOURS[k], label=label, markersize=4)
     axes.set_xlabel("sigma of the log-normal weight noise (simulated devices)")

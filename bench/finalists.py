@@ -17,17 +17,16 @@ import numpy as np
 import torch
 
 from _common import markdown, save
+from _robustness_studies import MEDIAN
 from ohmloop.crossbar import Hardware
 from ohmloop.nn import Deployment, evaluate_fleets
 from ohmloop.tasks import Split, Task, task
 from ohmloop.train import RunResult, fit, parse_method
+from ohmloop.train._steady import NO_CLIP
 
 SEEDS = range(20, 24)
 N_DEVICES = 20
-MEDIAN = 0.587
 WIDE = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
-NO_CLIP = 6.0
-"""What `steady` takes for no clipping."""
 
 
 class Case(NamedTuple):

@@ -71,6 +71,7 @@ def test_long_lists_are_read_as_row_by_row_errors_included(seed: int, data: st.D
     points = MIXED.to_points(MIXED.sample(12, rng))
     for point in points:  # numbers as text, too
         point["a"] = str(point["a"])
+    assert MIXED._by_columns(points) is not None
     for k in data.draw(st.lists(st.integers(0, 11), max_size=2)):
         name = data.draw(st.sampled_from([*MIXED.names, "stranger"]))
         points[k] = {**points[k], name: data.draw(BAD)}
