@@ -262,8 +262,8 @@ def few(data: Path | None) -> dict[str, Study]:
         study(
             "kitti-scenes",
             "pillars-small",
-            ("erm", "weight-noise:level=0.3", "steady:strength=1,length=1"),
-            epochs=3,
+            ("erm", "weight-noise:level=0.3", "steady:strength=1,length=1", "steady"),
+            epochs=30,
             limit=200,
             test_limit=40,
             n_devices=3,

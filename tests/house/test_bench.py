@@ -13,6 +13,7 @@ import pytest
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 SCRIPTS = [
     "before_after",
+    "cells",
     "finalists",
     "gpu",
     "layers",

@@ -394,7 +394,7 @@ class Double(nn.Module):
 
 def test_memory_of_several_arrays_is_counted() -> None:
     model = network()
-    one, many = bytes_per_device(model), bytes_per_device(model, 8)
+    one, many = bytes_per_device(model), bytes_per_device(model, Deployment(arrays=8))
     scalars = sum(p.numel() for p in model.parameters())
     # Noise and factors in single precision for each array, the weights once.
     assert one == scalars * (2 * 4 + 4)

@@ -254,7 +254,7 @@ def certify_run(
     data_seed, limit = run.config["seed"], run.config["limit"]
     deployed = deployment or Deployment()
     unlabelled = None
-    if deployed.sees_inputs:
+    if deployed.needs_inputs:
         train, _ = run.task.development(data_seed, limit)
         unlabelled = unlabelled_inputs(train, data_seed, deployed.samples)
     test = run.task.test(data_seed, limit)

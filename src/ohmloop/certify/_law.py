@@ -278,6 +278,11 @@ class Sampler:
         self.law, self.seed = law, seed
         self.base = law.nominal(parameters)
         self._deployment = deployment or Deployment()
+        if self._deployment.cells > 1 or self._deployment.layer_arrays:
+            raise CertifyError(
+                f'deployment "{self._deployment}" averages other numbers of arrays for each layer; devices of '
+                "certificates have the same number everywhere: give arrays alone."
+            )
         first = next(iter(parameters.values()))
         self._place = first.device
         double = any(p.dtype == torch.float64 for p in parameters.values())

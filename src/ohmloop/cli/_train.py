@@ -29,7 +29,8 @@ Deployed = Annotated[
     str | None,
     typer.Option(
         help="What each device gets beside its weights: none, batch-norm, channel, layer, norm or readout, "
-        "[:samples=64,arrays=2,mean_gain=true,adapter_rank=4]."
+        "[:samples=64,arrays=2,mean_gain=true,adapter_rank=4]; cells=2 for twice the cells, on the layers "
+        "that need them."
     ),
 ]
 Data = Annotated[Path | None, typer.Option(help="Folder of the data set's files, if not fetched.")]

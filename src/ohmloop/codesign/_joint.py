@@ -232,7 +232,7 @@ def tested(runs: Sequence[Run], law: DeviceModel, n_devices: int) -> Scored:
         deployment = Deployment.parse(str(run.config.get("deployment", "none")))
         seed, limit = run.config["seed"], run.config["limit"]
         unlabelled = None
-        if deployment.sees_inputs:
+        if deployment.needs_inputs:
             train, _ = run.task.development(seed, limit)
             unlabelled = unlabelled_inputs(train, seed, deployment.samples)
         fleet = evaluate_fleets(

@@ -228,7 +228,7 @@ def _score_one(
     x, y = validation.x[:limit], validation.y[:limit]
     deployment = Deployment.parse(str(config.get("deployment", "none")))
     unlabelled = None
-    if deployment.sees_inputs:
+    if deployment.needs_inputs:
         unlabelled = unlabelled_inputs(train, config["seed"], deployment.samples)
     if has_arrays(model):
         calibrate_converters(model, train.x[:CALIBRATION])

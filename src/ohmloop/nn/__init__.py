@@ -1,5 +1,6 @@
 """PyTorch models on analog hardware: one device or many at once."""
 
+from ohmloop.nn._allocate import allocate_arrays
 from ohmloop.nn._convert import (
     Where,
     analog_parameters,
@@ -9,12 +10,12 @@ from ohmloop.nn._convert import (
     has_arrays,
 )
 from ohmloop.nn._deploy import (
-    Deployment,
     check_deployment,
     has_batch_norm,
     matching,
     nominal_batch_norm,
 )
+from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import device_seed, draw, draw_fleet
 from ohmloop.nn._fleet import (
     evaluate_fleet,
@@ -36,6 +37,7 @@ __all__ = [
     "Where",
     "accuracy",
     "age",
+    "allocate_arrays",
     "analog_parameters",
     "analogize",
     "calibrate_converters",

@@ -27,9 +27,7 @@ from ohmloop.nn._adapt import Adapters, adapted, train_adapters
 from ohmloop.nn._convert import ANALOG_TYPES
 from ohmloop.nn._deploy import (
     BATCH_NORMS,
-    Calibration,
     Corrector,
-    Deployment,
     Recorder,
     Statistics,
     affine,
@@ -38,6 +36,7 @@ from ohmloop.nn._deploy import (
     readout,
     sites,
 )
+from ohmloop.nn._deployment import Calibration, Deployment
 from ohmloop.nn._layer import AnalogLayer
 from ohmloop.nn._rows import Rows, max_pool, stacked_rows
 

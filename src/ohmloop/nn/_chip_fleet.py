@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
+from ohmloop.nn._allocate import allocate_arrays
 from ohmloop.nn._chips import READ_BATCH, ChipRunner, Law, bytes_per_chip, kept_chip
 from ohmloop.nn._convert import law_parameters, need
-from ohmloop.nn._deploy import Deployment
+from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import chunk_of
 from ohmloop.nn._program import erase
 from ohmloop.nn._result import FleetResult
@@ -77,6 +78,7 @@ def score_chips(
         erase(model)
         digital = _digital(model, x, y, place, batch_size or once, metric)
         stack.enter_context(_statistics(model, deployment, unlabelled, once))
+        asked, deployment = deployment, allocate_arrays(model, deployment, unlabelled, hardwares)
         run = ChipRunner(model, deployment, samples)
         chunk = _chunk(model, run, hardwares[0], x, n_devices, memory_budget, batch)
 
@@ -95,7 +97,7 @@ def score_chips(
             place=place,
             metric=metric,
             digital=digital,
-            deployment=deployment,
+            deployment=asked,
             seed=seed,
             progress=progress,
         )
@@ -118,9 +120,7 @@ def _chunk(
     most = max(batch, 0 if run.samples is None else len(run.samples))
     # Noise and converters keep about four arrays of a layer's size beside its output.
     activations = 4 * most * _bytes_per_input(model, x[:1].to(place))
-    return chunk_of(
-        n_devices, bytes_per_chip(model, run.deployment.arrays) + activations, memory_budget
-    )
+    return chunk_of(n_devices, bytes_per_chip(model, run.deployment) + activations, memory_budget)
 
 
 def measure_chips(
@@ -146,6 +146,7 @@ def measure_chips(
             stack.enter_context(
                 _statistics(model, deployment, unlabelled, _nominal_batch(unlabelled))
             )
+        asked, deployment = deployment, allocate_arrays(model, deployment, unlabelled, hardwares)
         run = ChipRunner(model, deployment, samples)
 
         def devices(number: int) -> Iterator[AbstractContextManager[object]]:
@@ -161,7 +162,7 @@ def measure_chips(
             name=name,
             is_higher_better=is_higher_better,
             digital=digital,
-            deployment=deployment,
+            deployment=asked,
             seed=seed,
             progress=progress,
         )

@@ -33,9 +33,7 @@ from ohmloop.nn._batched import (
 )
 from ohmloop.nn._convert import law_parameters, need
 from ohmloop.nn._deploy import (
-    Calibration,
     Corrector,
-    Deployment,
     Recorder,
     Statistics,
     corrected,
@@ -43,6 +41,7 @@ from ohmloop.nn._deploy import (
     readout,
     sites,
 )
+from ohmloop.nn._deployment import Calibration, Deployment
 from ohmloop.nn._draw import apply_noise, bytes_per_device, device_seed, fleet_noise, programmed
 from ohmloop.nn._layer import Chip, analog_layers_of, observed, state_of
 from ohmloop.nn._program import erase, install
@@ -148,7 +147,7 @@ class ChipRunner:
         state = state_of(next(iter(analog_layers_of(self.model).values())))
         self._chip = state.chip
         if self._of_law:
-            noise = fleet_noise(self._of_law, devices, seed, self.deployment.arrays)
+            noise = fleet_noise(self._of_law, devices, seed, self.deployment)
             of = law or need(self.model).parameters
             base = programmed(self._of_law, of)
             self._drawn = apply_noise(base, noise, of, self.deployment)
@@ -167,7 +166,7 @@ class ChipRunner:
         if self.deployment.adapter_rank or self._law_layers is None:
             return False
         few = x[:_CHECK_INPUTS]
-        runner = ChipRunner(self.model, Deployment(arrays=self.deployment.arrays), None)
+        runner = ChipRunner(self.model, self.deployment.averaging, None)
         alone = []
         for k in range(_CHECK_CHIPS):
             runner.program(hardware, [k], 0, law)
@@ -327,16 +326,16 @@ class ChipRunner:
             yield
 
 
-def bytes_per_chip(model: nn.Module, arrays: int) -> int:
+def bytes_per_chip(model: nn.Module, deployment: Deployment) -> int:
     """Return the memory that one programmed chip takes, and the peak while its largest matrix is written."""
     total = largest = 0
-    for layer in analog_layers_of(model).values():
+    for name, layer in analog_layers_of(model).items():
         state = state_of(layer)
         array = state.hardware.array
         assert array is not None
         is_noisy = not state.hardware.device.cell().read.is_zero
         for matrix in state.form.matrices(layer) if state.is_analog else ():
             n = matrix.stack(layer).numel() * array.slices
-            total += 4 * n * (1 + is_noisy) * arrays
+            total += 4 * n * (1 + is_noisy) * deployment.arrays_of(name)
             largest = max(largest, 40 * n)
-    return total + largest + bytes_per_device(model, arrays)
+    return total + largest + bytes_per_device(model, deployment)

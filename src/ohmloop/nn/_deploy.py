@@ -24,102 +24,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from ohmloop.errors import ConversionError
 from ohmloop.nn._adapt import analog_layers
 from ohmloop.nn._conv import CONVS
+from ohmloop.nn._deployment import Calibration, Deployment
 from ohmloop.nn._forms import has_channels
 from ohmloop.nn._transposed import TRANSPOSED
 
-Calibration = Literal["none", "batch-norm", "channel", "layer", "norm", "readout"]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MAX_GAIN = 1e3
 """A channel that is nearly constant on a device would ask for an endless gain; converters end before."""
-
-
-class Deployment(BaseModel):
-    """What each device gets beside its weights.
-
-    Attributes:
-        calibration: Which digital corrections are set from unlabelled inputs (module head), or "none".
-        samples: Unlabelled inputs that each device is shown for it.
-        mean_gain: Divide weights by the mean factor exp(sigma^2 / 2) of the device's law, known from its
-            fit: needs no data. With the convention "mean-1" the factor is 1.
-        drift_gain: A digital gain for each analog matrix that makes up for the change of its summed conductance
-            since programming, read anew at the time of use (Joshi et al. 2020: global drift compensation); for
-            hardware with an array. Needs no data.
-        arrays: Arrays that hold the same weights and whose outputs are averaged: so many times the hardware.
-        adapter_rank: Rank of a digital low-rank adapter beside each analog layer, trained on each device to
-            give the nominal network's outputs on its ``samples``; 0 for none (Hu et al., arXiv 2106.09685).
-        adapter_steps: Steps of Adam of its training.
-
-    >>> Deployment.parse("channel:samples=32,arrays=2").needs
-    '32 unlabelled inputs on each device, 2 arrays'
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    calibration: Calibration = "none"
-    samples: Annotated[int, Field(ge=2)] = 64
-    mean_gain: bool = False
-    drift_gain: bool = False
-    arrays: Annotated[int, Field(ge=1, le=256)] = 1
-    adapter_rank: Annotated[int, Field(ge=0)] = 0
-    adapter_steps: Annotated[int, Field(ge=1)] = 50
-
-    @classmethod
-    def parse(cls, text: str) -> Deployment:
-        """Return what a text names: "none", "channel", "batch-norm:samples=32,mean_gain=true".
-
-        Raises:
-            ConversionError: If a word is unknown or out of range.
-        """
-        name, _, rest = text.strip().partition(":")
-        values: dict[str, str] = {"calibration": name or "none"}
-        for part in filter(None, rest.split(",")):
-            key, equals, value = part.partition("=")
-            if not equals:
-                raise ConversionError(f"{part!r} in {text!r}: write key=value.")
-            values[key.strip().replace("-", "_")] = value.strip()
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(p) for p in first["loc"])
-            raise ConversionError(f"{text!r}: {where}: {first['msg']}.") from error
-
-    def __str__(self) -> str:
-        rest = self.model_dump(exclude_defaults=True, exclude={"calibration"})
-        if not self.sees_inputs:
-            rest.pop("samples", None)
-        text = ",".join(f"{k}={str(v).lower()}" for k, v in rest.items())
-        return f"{self.calibration}:{text}" if text else self.calibration
-
-    @property
-    def sees_inputs(self) -> bool:
-        """Whether each device is shown unlabelled inputs."""
-        return self.calibration != "none" or self.adapter_rank > 0
-
-    @property
-    def needs(self) -> str:
-        """What it needs beside the programmed weights, in words; "nothing" for none."""
-        parts = []
-        if self.sees_inputs:
-            parts.append(f"{self.samples} unlabelled inputs on each device")
-        if self.adapter_rank:
-            parts.append(f"training of rank-{self.adapter_rank} digital adapters on each device")
-        if self.mean_gain:
-            parts.append("the law's mean factor")
-        if self.drift_gain:
-            parts.append("a reading of each array's summed conductance, now and after programming")
-        if self.arrays > 1:
-            parts.append(f"{self.arrays} arrays")
-        return ", ".join(parts) or "nothing"
 
 
 @contextmanager

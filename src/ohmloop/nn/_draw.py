@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
 from ohmloop.nn._convert import analog_parameters, law_parameters, need
-from ohmloop.nn._deploy import Deployment
+from ohmloop.nn._deployment import Deployment
 
 
 def draw(
@@ -105,10 +105,19 @@ def draw_fleet(
         return apply_noise(parameters, noise, of)
 
 
+Noise = Tensor | dict[str, Tensor]
+"""Standard normal numbers, ``N x arrays x D`` with D all scalars of the parameters; or by parameter, where
+layers have their own numbers of arrays."""
+
+
 def fleet_noise(
-    parameters: dict[str, Tensor], devices: Sequence[int], seed: int, arrays: int = 1
-) -> Tensor:
-    """Return standard normal numbers, ``N x arrays x D`` with D all scalars of ``parameters``."""
+    parameters: dict[str, Tensor],
+    devices: Sequence[int],
+    seed: int,
+    deployment: Deployment | None = None,
+) -> Noise:
+    """Return the random numbers of devices, on each of the arrays that a deployment averages."""
+    deployment = deployment or Deployment()
     first = next(iter(parameters.values()))
     dtypes = {p.dtype for p in parameters.values()}
     places = {p.device for p in parameters.values()}
@@ -118,10 +127,21 @@ def fleet_noise(
         )
     # Half-precision weights get single-precision noise, rounded once at the end.
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    generator = torch.Generator(device=first.device)
+    if deployment.layer_arrays:
+        counts = {n: deployment.arrays_of(n.rpartition(".")[0]) for n in parameters}
+        by_name = {
+            n: torch.empty(len(devices), counts[n], p.numel(), dtype=dtype, device=first.device)
+            for n, p in parameters.items()
+        }
+        for row, device in enumerate(devices):
+            generator.manual_seed(device_seed(seed, device))
+            for block in by_name.values():
+                torch.randn(block[row].shape, generator=generator, out=block[row])
+        return by_name
+    arrays = deployment.arrays
     total = sum(p.numel() for p in parameters.values())
     out = torch.empty(len(devices), arrays, total, dtype=dtype, device=first.device)
-
-    generator = torch.Generator(device=first.device)
     for row, device in enumerate(devices):
         generator.manual_seed(device_seed(seed, device))
         for array in range(arrays):
@@ -131,7 +151,7 @@ def fleet_noise(
 
 def apply_noise(
     parameters: dict[str, Tensor],
-    noise: Tensor,
+    noise: Noise,
     hardware: Hardware | Mapping[str, Hardware],
     deployment: Deployment | None = None,
 ) -> dict[str, Tensor]:
@@ -139,7 +159,7 @@ def apply_noise(
 
     Several arrays are averaged: they hold the same weights and their outputs add up.
     """
-    if not isinstance(hardware, Hardware):
+    if not isinstance(hardware, Hardware) or not isinstance(noise, Tensor):
         return _apply_each(parameters, noise, hardware, deployment)
     sigma = hardware.device.sigma.value
     centred = hardware.convention == "mean-1" or (deployment is not None and deployment.mean_gain)
@@ -157,8 +177,8 @@ def apply_noise(
 
 def _apply_each(
     parameters: dict[str, Tensor],
-    noise: Tensor,
-    hardware: Mapping[str, Hardware],
+    noise: Noise,
+    hardware: Hardware | Mapping[str, Hardware],
     deployment: Deployment | None,
 ) -> dict[str, Tensor]:
     """Do as `apply_noise` where layers differ: parameter by parameter."""
@@ -166,16 +186,21 @@ def _apply_each(
     start = 0
     for name, p in parameters.items():
         stop = start + p.numel()
-        out |= apply_noise({name: p}, noise[..., start:stop], hardware[name], deployment)
+        own = noise[..., start:stop] if isinstance(noise, Tensor) else noise[name]
+        law = hardware if isinstance(hardware, Hardware) else hardware[name]
+        out |= apply_noise({name: p}, own, law, deployment)
         start = stop
     return out
 
 
-def bytes_per_device(model: nn.Module, arrays: int = 1) -> int:
+def bytes_per_device(model: nn.Module, deployment: Deployment | None = None) -> int:
     """Return the memory that one drawn device takes: noise, factors and weights of the law."""
-    parameters = law_parameters(model).values()
-    wide = 8 if any(p.dtype == torch.float64 for p in parameters) else 4
-    return sum(p.numel() * (2 * wide * arrays + p.element_size()) for p in parameters)
+    deployment, parameters = deployment or Deployment(), law_parameters(model)
+    wide = 8 if any(p.dtype == torch.float64 for p in parameters.values()) else 4
+    return sum(
+        p.numel() * (2 * wide * deployment.arrays_of(name.rpartition(".")[0]) + p.element_size())
+        for name, p in parameters.items()
+    )
 
 
 BUDGET = 512 * 2**20

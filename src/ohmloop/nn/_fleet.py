@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
+from ohmloop.nn._allocate import allocate_arrays
 from ohmloop.nn._batched import Calibrated, FleetRunner
 from ohmloop.nn._chip_fleet import measure_chips, score_chips
 from ohmloop.nn._convert import analog_parameters, has_arrays, need
-from ohmloop.nn._deploy import Deployment
+from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import apply_noise, budget_of, fleet_noise, own_hardware, programmed
 from ohmloop.nn._layer import is_chip
 from ohmloop.nn._result import FleetResult
@@ -172,6 +173,7 @@ def evaluate_fleets(
         digital = _digital(model, x, y, place, batch_size or once, metric)
         parameters = {n: p.detach() for n, p in analog_parameters(model).items()}
         stack.enter_context(_statistics(model, deployment, unlabelled, once))
+        asked, deployment = deployment, allocate_arrays(model, deployment, unlabelled, hardwares)
         run = FleetRunner(model, frozenset(parameters), deployment)
         bases = [programmed(parameters, h) for h in hardwares]
         chunk, batch = _chunks(
@@ -182,11 +184,11 @@ def evaluate_fleets(
             memory_budget,
             batch_size,
             0 if samples is None else len(samples),
-            deployment.arrays,
+            deployment,
         )
 
         def forwards(devices: range) -> Iterator[Forward]:
-            noise = fleet_noise(parameters, devices, seed, deployment.arrays)
+            noise = fleet_noise(parameters, devices, seed, deployment)
             for hardware, base in zip(hardwares, bases, strict=True):
                 stacked = apply_noise(base, noise, hardware, deployment)
                 calibrated = None if samples is None else run.calibrate(stacked, samples)
@@ -202,7 +204,7 @@ def evaluate_fleets(
             place=place,
             metric=metric,
             digital=digital,
-            deployment=deployment,
+            deployment=asked,
             seed=seed,
             progress=progress,
         )
@@ -265,12 +267,13 @@ def evaluate_measure(
         if unlabelled is not None:
             once = _nominal_batch(unlabelled)
             stack.enter_context(_statistics(model, deployment, unlabelled, once))
+        asked, deployment = deployment, allocate_arrays(model, deployment, unlabelled, hardwares)
         parameters = {n: p.detach().clone() for n, p in analog_parameters(model).items()}
         bases = [programmed(parameters, h) for h in hardwares]
         run = FleetRunner(model, frozenset(parameters), deployment)
 
         def devices(number: int) -> Iterator[AbstractContextManager[object]]:
-            noise = fleet_noise(parameters, [number], seed, deployment.arrays)
+            noise = fleet_noise(parameters, [number], seed, deployment)
             for hardware, base in zip(hardwares, bases, strict=True):
                 stacked = apply_noise(base, noise, hardware, deployment)
                 calibrated = None if samples is None else run.calibrate(stacked, samples)
@@ -284,7 +287,7 @@ def evaluate_measure(
             name=name,
             is_higher_better=is_higher_better,
             digital=digital,
-            deployment=deployment,
+            deployment=asked,
             seed=seed,
             progress=progress,
         )

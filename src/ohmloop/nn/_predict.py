@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ohmloop.errors import ConversionError
 from ohmloop.nn._batched import FleetRunner
 from ohmloop.nn._convert import analog_parameters
-from ohmloop.nn._deploy import Deployment
+from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import budget_of
 from ohmloop.nn._scoring import (
     _chunks,
@@ -93,7 +93,7 @@ def predict_fleet(
         run = FleetRunner(model, frozenset(analog_parameters(model)), deployment)
         n_samples = 0 if samples is None else len(samples)
         chunk, batch = _chunks(
-            model, x, place, n_devices, memory_budget, batch_size, n_samples, deployment.arrays
+            model, x, place, n_devices, memory_budget, batch_size, n_samples, deployment
         )
         for start in range(0, n_devices, chunk):
             devices = range(start, min(start + chunk, n_devices))

@@ -13,7 +13,7 @@ from ohmloop.crossbar import Hardware, Programming, Streams
 from ohmloop.errors import ConversionError, OhmloopError
 from ohmloop.nn._conv import ConvForm, calibrated_conv, conv_rows
 from ohmloop.nn._convert import law_parameters, need, record_of
-from ohmloop.nn._deploy import Deployment
+from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._held import Held, Ranges, ranged
 from ohmloop.nn._layer import (
     AnalogLayer,
@@ -50,11 +50,12 @@ def program(
             place as well), and gradients flow back to them; rounding is straight-through. Program again at
             each step for fresh chips. False: the chip keeps what was programmed, whatever becomes of the
             parameters.
-        deployment: What the chip gets beside its weights: of it, ``arrays``, ``mean_gain`` and ``drift_gain``.
+        deployment: What the chip gets beside its weights: of it, ``arrays``, ``layer_arrays``,
+            ``mean_gain`` and ``drift_gain``.
 
     Raises:
         ConversionError: If the model has no layer on an array, or one cannot be programmed; its name is given
-            and the model is left as it was.
+            and the model is left as it was; or if the deployment's ``cells`` are not divided yet.
 
     >>> from ohmloop.crossbar import Array, Hardware
     >>> from ohmloop.nn import analogize
@@ -62,6 +63,11 @@ def program(
     >>> program(model, 7)(torch.ones(1, 4)).shape
     torch.Size([1, 2])
     """
+    if deployment is not None and deployment.cells > 1:
+        raise ConversionError(
+            f'deployment "{deployment}" leaves open how its cells are divided. Divide them first, from '
+            "unlabelled inputs: deployment = allocate_arrays(model, deployment, inputs)."
+        )
     place = _place(model)
     _check_whole(model)
     if isinstance(generator, int):
@@ -156,7 +162,7 @@ def install(
                 kinds.index(own),
             )
             if key not in seeds:
-                seeds[key] = _spawn(streams, deployment.arrays)
+                seeds[key] = _spawn(streams, deployment.arrays_of(name))
             plan.seeds[matrix.key] = seeds[key]
             if differentiable:
                 continue

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
 from ohmloop.nn._convert import need
-from ohmloop.nn._deploy import Deployment, nominal_batch_norm, too_few_inputs
+from ohmloop.nn._deploy import nominal_batch_norm, too_few_inputs
+from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import budget_of, bytes_per_device, chunk_of
 from ohmloop.nn._result import FleetResult
 from ohmloop.progress import Progress, ProgressEvent
@@ -99,11 +100,11 @@ def _chunks(
     memory_budget: int,
     batch_size: int | None,
     n_samples: int,
-    arrays: int,
+    deployment: Deployment,
 ) -> tuple[int, int]:
     """Return how many devices, and how many inputs, go through the model at once."""
     per_input = _bytes_per_input(model, x[:1].to(place))
-    weights = bytes_per_device(model, arrays)
+    weights = bytes_per_device(model, deployment)
     near = CACHE if place.type == "cpu" else COUNTED
     # A third of the room for weights; the rest for activations, with no sliver of a batch.
     chunk = chunk_of(n_devices, weights, min(near, memory_budget) // 3)

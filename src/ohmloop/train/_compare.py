@@ -230,7 +230,7 @@ def _check_ways(
     limit: int | None,
 ) -> None:
     """Raise ConversionError before hours of training where the networks cannot be deployed so."""
-    if not any(way.sees_inputs for way in ways):
+    if not any(way.needs_inputs for way in ways):
         return
     network = analogize(task.model(model, seed=seed), hardware, where=where)
     names = frozenset(analog_parameters(network))
@@ -291,7 +291,7 @@ def _work(job: _Job) -> _Done:
             metric=task.metric,
             deployment=way,
             unlabelled=(
-                unlabelled_inputs(train, job.seed, way.samples) if way.sees_inputs else None
+                unlabelled_inputs(train, job.seed, way.samples) if way.needs_inputs else None
             ),
         )
         for way in job.deployments

@@ -177,7 +177,7 @@ def evaluate_run(
     deployed = deployment or Deployment()
     task, data_seed, limit = run.task, run.config["seed"], run.config["limit"]
     unlabelled = None
-    if deployed.sees_inputs:
+    if deployed.needs_inputs:
         unlabelled = unlabelled_inputs(
             task.development(data_seed, limit)[0], data_seed, deployed.samples
         )
