@@ -39,8 +39,8 @@ def table(study: Study, result: dict[str, object]) -> str:
                         f"{short(m)} ± {short(s)}" if k == at else short(m)
                         for k, (m, s) in enumerate(zip(r["mean"], r["std"], strict=True))
                     ),
-                    f"{short(np.mean(r['mean']))} ± {short(spread(r))}",
-                    f"{np.mean(wires):.3f}" if wires else "–",
+                    f"{short(middle(np.array(r['mean']), r['metric'], 0))} ± {short(spread(r))}",
+                    short(middle(np.array(wires), r["metric"], 0)) if wires else "–",
                 ]
             )
         head = ["method", "deployment", "cost", "clean", *(f"{s:g}" for s in study.sigmas)]
@@ -54,8 +54,22 @@ def short(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.1e}"
 
 
+def middle(scores: np.ndarray, metric: str, axis: int | tuple[int, ...]) -> np.ndarray:
+    """Return the mean over some axes; of perplexities the geometric one, exp of the mean loss."""
+    if metric == "perplexity":
+        return np.exp(np.log(scores).mean(axis))
+    return scores.mean(axis)
+
+
+def deviation(scores: np.ndarray, metric: str, axis: int | tuple[int, ...]) -> np.ndarray:
+    """Return the standard deviation over some axes; of perplexities that of the loss, times their mean."""
+    if metric == "perplexity":
+        return np.log(scores).std(axis) * middle(scores, metric, axis)
+    return scores.std(axis)
+
+
 def spread(row: dict[str, object]) -> float:
-    by_seed = np.mean(np.array(row["mean_by_seed"]), axis=0)
+    by_seed = middle(np.array(row["mean_by_seed"]), str(row["metric"]), 0)
     return float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0
 
 
@@ -99,13 +113,16 @@ def claims(rows: list[dict[str, object]], model: str, at: int, study: Study) -> 
     if theirs is not None:
         loss = [lost(clean, r["mean"][at], higher) for r in (theirs, ours)]  # type: ignore[index]
         out.append(
-            f"Loss at .587 against plain training's clean score: bayesmulti {loss[0]:.3f}, steady with readout "
+            f"Loss at .587 against plain training's clean score: bayesmulti {loss[0]:.3f}, corrected steady "
             f"{loss[1]:.3f}, ratio {loss[1] / loss[0]:.2f} (aim .20)."
         )
-    for name, row in (("bayesmulti", theirs), ("steady with readout", ours)):
+    for name, row in (("bayesmulti", theirs), ("corrected steady", ours)):
         if row is not None:
-            ratios = np.array(row["mean"]) / np.array(plain["mean"])
-            ratios = ratios if higher else 1 / ratios
+            pair = np.array([row["mean"], plain["mean"]])
+            above, below = pair if higher else pair[::-1]
+            if not (below > 0).any():
+                continue
+            ratios = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
             k = int(ratios.argmax())
             words = f"{name} to plain training" if higher else f"plain training to {name}"
             out.append(
@@ -119,10 +136,10 @@ SHOWN = (
     ("erm", "none", "plain training"),
     ("as-it-comes", "none", "as it comes"),
     ("bayesmulti", "none", "BayesMulti"),
-    ("erm", "readout", "plain, readout set on each device"),
-    ("as-it-comes", "readout", "as it comes, readout set on each device"),
+    ("erm", "readout", "plain, corrected on each device"),
+    ("as-it-comes", "readout", "as it comes, corrected on each device"),
     ("steady", "none", "steady, weights alone"),
-    ("steady", "readout", "steady, readout set on each device"),
+    ("steady", "readout", "steady, corrected on each device"),
 )
 
 
@@ -156,8 +173,14 @@ def picture(study: Study, result: dict[str, object]) -> None:
 
 
 def row_of(rows: list[dict[str, object]], method: str, deployment: str) -> dict[str, object] | None:
-    """Return the row of a method with its default budget and objective, None if it was not run."""
-    for r in rows:
+    """Return the row of a method with its default budget and objective, None if it was not run.
+
+    Default settings come before others. Where no readout was set, for it would be too large, the correction by
+    channel stands in its place.
+    """
+    if deployment == "readout" and not any(r["deployment"] == "readout" for r in rows):
+        deployment = "channel"
+    for r in sorted(rows, key=lambda r: r["method"] != method):
         name = str(r["method"])
         own = name.partition(":")[0] == method and "objective" not in name and "epochs" not in name
         if own and r["deployment"] == deployment:
@@ -169,8 +192,8 @@ COLUMNS = (
     ("plain", ("erm", "as-it-comes"), "none"),
     ("BayesMulti", ("bayesmulti",), "none"),
     ("steady, weights alone", ("steady",), "none"),
-    ("plain + readout", ("erm", "as-it-comes"), "readout"),
-    ("steady + readout", ("steady",), "readout"),
+    ("plain, corrected", ("erm", "as-it-comes"), "readout"),
+    ("steady, corrected", ("steady",), "readout"),
 )
 
 

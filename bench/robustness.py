@@ -23,7 +23,7 @@ import numpy as np
 
 from _common import RESULTS, executor_of, executor_options, save
 from _robustness_studies import Study, few, full, quick
-from _robustness_tables import picture, summaries, table, worst_tenth
+from _robustness_tables import deviation, middle, picture, summaries, table, worst_tenth
 from ohmloop.crossbar import Hardware
 from ohmloop.device import list_devices
 from ohmloop.errors import OhmloopError
@@ -143,14 +143,23 @@ def kept(row: Comparison, model: str, study: Study) -> dict[str, object]:
         "is_higher_better": row.is_higher_better,
         "cost": row.cost,
         "clean": row.clean.tolist(),
-        "mean": row.scores.mean((1, 2)).tolist(),
-        "std": row.scores.std((1, 2)).tolist(),
+        "mean": middle(row.scores, row.metric, (1, 2)).tolist(),
+        "std": deviation(row.scores, row.metric, (1, 2)).tolist(),
         "worst_tenth": worst_tenth(row.scores, row.is_higher_better).tolist(),
-        "mean_by_seed": row.scores.mean(2).tolist(),
+        "mean_by_seed": middle(row.scores, row.metric, 2).tolist(),
         "settings": row.settings,
         "rank_correlations": row.rank_correlations,
         "seconds": row.seconds,
     }
+
+
+def redraw(study: Study) -> None:
+    """Write a study's table and picture anew from its kept results, if there are any."""
+    path = RESULTS / f"robustness-{study.name}.json"
+    if path.exists():
+        result = json.loads(path.read_text(encoding="utf-8"))
+        picture(study, result)
+        path.with_suffix(".md").write_text(table(study, result), encoding="utf-8")
 
 
 def main() -> None:
@@ -165,6 +174,9 @@ def main() -> None:
     parser.add_argument(
         "--method", help="only rows of this method of a study; the table keeps its others"
     )
+    parser.add_argument(
+        "--redraw", action="store_true", help="measure nothing; tables and pictures of what is kept"
+    )
     executor_options(parser)
     parser.add_argument("--compute", default="cpu")
     args = parser.parse_args()
@@ -175,6 +187,9 @@ def main() -> None:
     studies = (full if args.full else few if args.few else quick)(data)
     for name in args.tasks.split(",") if args.tasks else studies:
         study = studies[name]
+        if args.redraw:
+            redraw(study)
+            continue
         chosen = replace(
             study,
             name=f"{name}-{args.method}",  # trainings of its own, beside those of the whole study
