@@ -33,6 +33,7 @@ class Study:
 
 
 DEPLOYED = ("none", "channel", "readout")
+MORE_CELLS = ("readout:cells=1.25", "readout:cells=2")
 FIELD: tuple[Method, ...] = (
     "erm",
     "dropout:rate=0.5",
@@ -109,7 +110,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             "digits",
             ("mlp-bn",),
             ("erm", "bayesmulti", "steady:strength=1.25"),
-            ("none", "readout"),
+            ("none", "readout", *MORE_CELLS),
             sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
             objective=DIGITS,
             epochs=60,
@@ -172,7 +173,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             "anuran",
             ("mlp", "mlp-bn"),
             (*SHORT[:2], "bayesmulti", *SHORT[3:]),
-            DEPLOYED,
+            (*DEPLOYED, *MORE_CELLS),
             sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
             epochs=20,
             nanowires=5,

@@ -116,6 +116,14 @@ def claims(rows: list[dict[str, object]], model: str, at: int, study: Study) -> 
             f"Loss at .587 against plain training's clean score: bayesmulti {loss[0]:.3f}, corrected steady "
             f"{loss[1]:.3f}, ratio {loss[1] / loss[0]:.2f} (aim .20)."
         )
+        for deployment in dict.fromkeys(r["deployment"] for r in mine):
+            row = find("steady", deployment)
+            if row is not None and ":cells=" in str(deployment):
+                extra = lost(clean, row["mean"][at], higher)
+                out.append(
+                    f"With {deployment}, more hardware than bayesmulti has: {extra:.3f}, ratio "
+                    f"{extra / loss[0]:.2f}."
+                )
     for name, row in (("bayesmulti", theirs), ("corrected steady", ours)):
         if row is not None:
             pair = np.array([row["mean"], plain["mean"]])
