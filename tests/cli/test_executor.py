@@ -20,6 +20,7 @@ def test_wrong_executor_is_said_in_words(command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_comparison_says_the_same_on_an_executor() -> None:
     args = ("compare", *SMALL, "--limit", 100, "--json")
     rows = [ohmloop(*args, "--executor", text) for text in ("in-process", "local:2")]

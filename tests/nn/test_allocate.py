@@ -15,6 +15,7 @@ from ohmloop.crossbar import Array, Hardware
 from ohmloop.errors import CertifyError, ConversionError
 from ohmloop.nn import (
     Deployment,
+    _allocate,
     allocate_arrays,
     analogize,
     draw_fleet,
@@ -45,20 +46,27 @@ def deep() -> nn.Sequential:
     return nn.Sequential(*layers[:-1]).eval()
 
 
-def test_sensitivity_of_one_layer_is_its_closed_form() -> None:
-    """y = W x: the derivatives of all outputs by w_ij are x_j, so that the sum is that of (w_ij x_j)^2.
+@pytest.fixture
+def many_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sensitivities with a standard error of 5 % at most: squares of sums of signs vary by 1.4 times their
+    mean."""
+    monkeypatch.setattr(_allocate, "PROBES", (800, 800))
 
-    Signs leave a standard error of a tenth, at most; three of these are allowed.
-    """
+
+@pytest.mark.usefixtures("many_signs")
+def test_sensitivity_of_one_layer_is_its_closed_form() -> None:
+    """y = W x: the derivatives of all outputs by w_ij are x_j, so that the sum is that of (w_ij x_j)^2."""
     model = analogize(nn.Sequential(nn.Linear(5, 4, bias=False)), LAW).eval()
     x = torch.randn(16, 5)
     w = model[0].weight.detach()
     expected = (w.square() @ x.square().T).sum(0).mean()
-    assert sensitivities(model, x, "none")["0.weight"] == pytest.approx(float(expected), rel=0.3)
+    found = sensitivities(model, x, "none")["0.weight"]
+    assert found == pytest.approx(float(expected), rel=0.15)
     one = sensitivities(model, x[:1], "none")["0.weight"]
     assert one == pytest.approx(float((w.square() @ x[0].square()).sum()), rel=1e-5)
 
 
+@pytest.mark.usefixtures("many_signs")
 @pytest.mark.parametrize("kind", ["none", "channel", "layer"])
 def test_sensitivity_says_what_drawn_devices_do(kind: str) -> None:
     """Each layer's noise alone changes the outputs by its sensitivity times the variance, to first order."""
@@ -77,7 +85,7 @@ def test_sensitivity_says_what_drawn_devices_do(kind: str) -> None:
         with torch.no_grad():
             change = run(held, x, run.calibrate(held, x)) - model(x)
         measured = float(change.square().sum(-1).mean())
-        assert sum(sharp[n] for n in names) * 0.02**2 == pytest.approx(measured, rel=0.3)
+        assert sum(sharp[n] for n in names) * 0.02**2 == pytest.approx(measured, rel=0.2)
 
 
 def test_a_correction_by_channel_takes_away_what_a_layer_changes_alike() -> None:

@@ -219,6 +219,7 @@ def test_converters_work_under_torch_func() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("hardware", [FROZEN, NOISY], ids=["frozen", "noisy"])
 def test_compile_works(hardware: Hardware) -> None:
     model, x, _ = network("mlp")

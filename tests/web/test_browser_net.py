@@ -107,6 +107,7 @@ def test_a_reload_during_a_job_finds_it_and_it_can_be_cancelled(page: Page, serv
     expect(page.get_by_role("heading", level=1)).to_contain_text("finished", timeout=LONG)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_job_goes_on_after_the_server_was_killed(page: Page, server: Server) -> None:
     train(page, server, "survivor", 400)

@@ -32,9 +32,9 @@ from ohmloop.nn._deployment import MOST, Calibration, Deployment
 
 SAMPLES = 16
 """Inputs that sensitivities are taken on: a backward pass holds all their activations."""
-PROBES = 8, 64
+PROBES = 8, 32
 """Draws of random signs, at least and at most."""
-PRECISION = 0.1
+PRECISION = 0.2
 """Standard error of a layer's sensitivity, over itself, at which no more signs are drawn: large layers are
 there at once. Arrays go with its square root."""
 _SEED = 11
