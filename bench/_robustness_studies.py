@@ -263,7 +263,7 @@ def few(data: Path | None) -> dict[str, Study]:
         study(
             "kitti-scenes",
             "pillars-small",
-            ("erm", "weight-noise:level=0.3", "steady:strength=1,length=1", "steady"),
+            ("erm", "weight-noise:level=0.3", "steady:strength=1,length=1"),
             epochs=30,
             limit=200,
             test_limit=40,

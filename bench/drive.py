@@ -2,7 +2,8 @@
 
 Each device (simulated, log-normal drift of every analog weight) drives the task's test routes; the score is the
 share of routes finished. Rows: training, and what each device gets beside its weights (64 observations of
-training drives, unlabelled). One training seed, few devices: a drive takes seconds.
+training drives, unlabelled; with `cells=2` twice the cells). Searches choose by R2 on recorded actions. One
+training seed, few devices: a drive takes seconds.
 
     python bench/drive.py [--devices 3]
 """
@@ -23,12 +24,14 @@ SIGMAS = (0.2, 0.5, 1.0)
 METHODS = {
     "metadrive": (
         "as-it-comes",
+        "bayesmulti:n_iterations=1,max_p0=0.6",
+        "weight-noise:level=0.1",
         "weight-noise:level=0.5",
-        "steady:strength=1,length=1,distill=0.5",
+        "steady",
     ),
-    "highway": ("erm", "steady:strength=1.25,length=1"),
+    "highway": ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady"),
 }
-DEPLOYMENTS = ("none", "readout")
+DEPLOYMENTS = ("none", "readout", "readout:cells=2")
 
 
 def table(out: dict[str, object]) -> str:

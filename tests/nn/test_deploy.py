@@ -16,6 +16,8 @@ from ohmloop.nn import (
     evaluate_fleet,
     evaluate_fleets,
     evaluate_measure,
+    mark_noisy_statistics,
+    nominal_batch_norm,
     score,
 )
 from ohmloop.nn._batched import FleetRunner
@@ -399,3 +401,24 @@ def test_memory_of_several_arrays_is_counted() -> None:
     # Noise and factors in single precision for each array, the weights once.
     assert one == scalars * (2 * 4 + 4)
     assert many == scalars * (8 * 2 * 4 + 4)
+
+
+def test_statistics_of_a_network_as_it_comes_are_its_own() -> None:
+    """A few inputs cannot stand for what batch norm learned; at no noise a correction must change nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    model.train()
+    for _ in range(200):
+        model(3 * torch.randn(64, 5) + 1)  # pretraining, on other data than is shown here
+    model = analogize(model.eval(), Hardware(device="lognormal:0.000001"))
+    x = torch.randn(64, 5)
+    y = model(x).argmax(1)
+    shown = Deployment(calibration="channel")
+    own = evaluate_fleet(model, (x, y), n_devices=3, deployment=shown, unlabelled=x)
+    assert own.scores.tolist() == [1.0, 1.0, 1.0]
+    mark_noisy_statistics(model)
+    anew = evaluate_fleet(model, (x, y), n_devices=3, deployment=shown, unlabelled=x)
+    with nominal_batch_norm(model, x, 64):
+        expected = float((model(x).argmax(1) == y).double().mean())
+    assert anew.scores.tolist() == pytest.approx([expected] * 3)
+    assert expected < 1.0

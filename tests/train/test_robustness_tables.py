@@ -55,8 +55,8 @@ def test_sentences_call_the_better_score_better(robustness: ModuleType, higher: 
     assert "plain training no, bayesmulti no, steady yes" in said
     ratio = "ratio 0.25" if higher else "ratio 0.03"  # .05 / .2; 1 / 40
     assert ratio in said
-    largest = "steady with readout to plain training: 4.0" if higher else (
-        "plain training to steady with readout: 25.0"
+    largest = "corrected steady to plain training: 4.0" if higher else (
+        "plain training to corrected steady: 25.0"
     )  # fmt: skip
     assert f"Largest ratio of {largest} at sigma 1.2" in said
     assert ("lower is better" in robustness.table(study, result(higher))) != higher

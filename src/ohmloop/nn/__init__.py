@@ -12,6 +12,7 @@ from ohmloop.nn._convert import (
 from ohmloop.nn._deploy import (
     check_deployment,
     has_batch_norm,
+    mark_noisy_statistics,
     matching,
     nominal_batch_norm,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "hardware_of",
     "has_arrays",
     "has_batch_norm",
+    "mark_noisy_statistics",
     "matching",
     "nominal_batch_norm",
     "predict",

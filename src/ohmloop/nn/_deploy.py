@@ -8,8 +8,9 @@ offset behind each column of an array cost nothing new: accelerators have them f
   11, 2473 (2020): "adaptive batch normalisation statistics"; idea of Li et al., arXiv 1603.04779).
 * ``channel``: after each analog layer a gain and an offset for each channel, so that mean and deviation over
   the samples are those of the nominal network on the same samples. It works for networks without batch norm
-  or with it folded, reaches the logits, and the choice of samples cancels. Where there is batch norm, its
-  statistics are the nominal weights' on all the unlabelled inputs, the same for every device.
+  or with it folded, reaches the logits, and the choice of samples cancels. Where there is batch norm that a
+  training under noise has left with statistics of noisy weights (`mark_noisy_statistics`), they are replaced by
+  the nominal weights' on all the unlabelled inputs, the same for every device.
 * ``readout``: ``channel``, and behind it a digital matrix of outputs x outputs on each device: the ridge
   regression from its outputs on the samples to the nominal network's, shrunk towards the identity. It mixes
   what neither gain nor offset can, at the cost of (number of outputs)^2 digital products an input.
@@ -38,6 +39,26 @@ from ohmloop.nn._transposed import TRANSPOSED
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MAX_GAIN = 1e3
 """A channel that is nearly constant on a device would ask for an endless gain; converters end before."""
+
+
+_NOISY = "_ohmloop_noisy_statistics"
+
+
+def mark_noisy_statistics(model: nn.Module) -> None:
+    """Note that batch norm's running statistics were gathered in a training, where weights were noisy.
+
+    Deployments that bring devices to the nominal network take its statistics anew then. Those of a network as
+    it comes are part of what it learned, from data that a few inputs here cannot stand for, and stay. The note
+    is copied with the model, and is no part of its state dict.
+    """
+    for module in model.modules():
+        if isinstance(module, BATCH_NORMS):
+            module.__dict__[_NOISY] = True
+
+
+def has_noisy_statistics(model: nn.Module) -> bool:
+    """Return whether `mark_noisy_statistics` was called on the model."""
+    return any(_NOISY in module.__dict__ for module in model.modules())
 
 
 @contextmanager

@@ -21,7 +21,15 @@ from torch import nn
 from ohmloop._compute import check_compute
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import TrainError
-from ohmloop.nn import Deployment, Where, analogize, digitize, has_arrays, score
+from ohmloop.nn import (
+    Deployment,
+    Where,
+    analogize,
+    digitize,
+    has_arrays,
+    mark_noisy_statistics,
+    score,
+)
 from ohmloop.progress import Progress, silent
 from ohmloop.run import Executor, using
 from ohmloop.tasks import Task, task
@@ -191,6 +199,8 @@ def fit(
             team=team,
         )
         outcome, noise, trials, cost = _run(setting, chosen, folder)
+    if not isinstance(chosen, AsItComes):
+        mark_noisy_statistics(outcome.model)
     chip_score = None
     if setting.has_arrays:
         calibrated(outcome.model, hardwares[0], setting.unlabelled[:CALIBRATION])
@@ -375,6 +385,8 @@ def load_run(folder: str | Path) -> Run:
         model.load_state_dict(torch.load(path / "weights.pt", weights_only=True))
     except (OSError, RuntimeError, KeyError, EOFError, ValueError, *_DAMAGE) as error:
         raise TrainError(f"{path / 'weights.pt'} is damaged: {error}.") from error
+    if config["method"] != str(AsItComes()):
+        mark_noisy_statistics(model)
     hardware = Hardware.model_validate(config["hardware"][0])
     analogize(model.eval(), hardware, where=where_of(config))
     if has_ranges(hardware):

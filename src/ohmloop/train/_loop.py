@@ -21,6 +21,7 @@ from ohmloop.nn import (
     calibrate_converters,
     erase,
     has_arrays,
+    mark_noisy_statistics,
     matching,
     program,
     score,
@@ -172,6 +173,7 @@ def run_training(
 ) -> list[dict[str, float]]:
     """Go through the epochs of a training that are left; see `train_once`."""
     recipe = training.recipe
+    mark_noisy_statistics(training.model)
     checkpoint = folder / "checkpoint.pt" if folder is not None else None
     if checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ohmloop.errors import TrainError
+from ohmloop.nn import mark_noisy_statistics
 from ohmloop.progress import Progress, silent
 from ohmloop.run._group import Group, Say, Seat
 from ohmloop.train._loop import Chips, Diverged, Lesson, Recipe, run_training
@@ -132,6 +133,7 @@ class Team:
         place = next(model.parameters()).device
         state = torch.load(job.with_name(_TRAINED), weights_only=True, map_location=place)
         model.load_state_dict(state)
+        mark_noisy_statistics(model)
         model.eval()
         history: list[dict[str, float]] = found
         return history
