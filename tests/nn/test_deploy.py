@@ -16,6 +16,7 @@ from ohmloop.nn import (
     evaluate_fleet,
     evaluate_fleets,
     evaluate_measure,
+    has_noisy_statistics,
     mark_noisy_statistics,
     nominal_batch_norm,
     score,
@@ -422,3 +423,24 @@ def test_statistics_of_a_network_as_it_comes_are_its_own() -> None:
         expected = float((model(x).argmax(1) == y).double().mean())
     assert anew.scores.tolist() == pytest.approx([expected] * 3)
     assert expected < 1.0
+
+
+def test_frozen_batch_norm_gathers_nothing_and_is_left_alone() -> None:
+    """Layers that ``train()`` leaves in eval mode were not trained with other statistics than their own."""
+
+    class Frozen(nn.Sequential):
+        def train(self, mode: bool = True) -> "Frozen":
+            super().train(mode)
+            self[1].eval()
+            return self
+
+    model = Frozen(
+        nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3), nn.BatchNorm1d(3)
+    ).eval()
+    mark_noisy_statistics(model)
+    assert has_noisy_statistics(model)
+    assert not has_noisy_statistics(model[1])
+    assert not model.training
+    with nominal_batch_norm(model, 3 * torch.randn(64, 5) + 1, 64):
+        assert model[1].running_mean.abs().max() == 0 < model[4].running_mean.abs().max()  # type: ignore[union-attr]
+    assert model[4].running_mean.abs().max() == 0  # type: ignore[union-attr]

@@ -12,6 +12,7 @@ from ohmloop.nn._convert import (
 from ohmloop.nn._deploy import (
     check_deployment,
     has_batch_norm,
+    has_noisy_statistics,
     mark_noisy_statistics,
     matching,
     nominal_batch_norm,
@@ -56,6 +57,7 @@ __all__ = [
     "hardware_of",
     "has_arrays",
     "has_batch_norm",
+    "has_noisy_statistics",
     "mark_noisy_statistics",
     "matching",
     "nominal_batch_norm",
