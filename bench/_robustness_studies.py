@@ -109,7 +109,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             "digits-bn-affine",  # As published: batch norm's own gains and offsets drift too.
             "digits",
             ("mlp-bn",),
-            ("erm", "bayesmulti", "steady:strength=1.25"),
+            ("erm", "bayesmulti", "steady:strength=1.25", "steady"),
             ("none", "readout", *MORE_CELLS),
             sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
             objective=DIGITS,

@@ -65,7 +65,7 @@ def _learning_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Return the batch norms that gather statistics in a training."""
     modes = [(module, module.training) for module in model.modules()]
     model.train()
-    found = [
+    found: list[nn.modules.batchnorm._BatchNorm] = [
         m
         for m in model.modules()
         if isinstance(m, BATCH_NORMS) and m.training and m.track_running_stats
