@@ -12,6 +12,7 @@ import argparse
 import json
 import tempfile
 import time
+from typing import Any
 
 from _common import RESULTS, markdown, save
 from ohmloop.crossbar import Hardware
@@ -25,11 +26,10 @@ METHODS = {
     "metadrive": (
         "as-it-comes",
         "bayesmulti:n_iterations=1,max_p0=0.6",
-        "weight-noise:level=0.1",
         "weight-noise:level=0.5",
         "steady",
     ),
-    "highway": ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady"),
+    "highway": ("erm", "steady:strength=1.25,length=1"),
 }
 DEPLOYMENTS = ("none", "readout", "readout:cells=2")
 
@@ -53,16 +53,30 @@ def table(out: dict[str, object]) -> str:
             )
         head = ["training", "deployment", "digital", *(f"sigma {s:g}" for s in SIGMAS)]
         text.append(
-            f"## {name}\n\nShare of routes finished: mean (each device). {entry['seconds']:.0f} s.\n\n"
+            f"## {name}\n\nShare of routes finished: mean (each device).\n\n"
             f"{markdown(head, cells)}\n"
         )
     return "\n".join(text)
+
+
+def merged(name: str, before: object, rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Return a task's rows in their order: fresh ones, and those kept of others that still belong."""
+
+    def key(row: dict[str, Any]) -> tuple[str, str]:
+        return row["method"], row["fleets"][0]["deployment"]
+
+    kept = before["rows"] if isinstance(before, dict) else []
+    found = {key(row): row for row in (*kept, *rows)}
+    order = [(method, way) for method in METHODS[name] for way in DEPLOYMENTS]
+    return {"seconds": seconds, "rows": [found[k] for k in order if k in found]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, default=3)
     parser.add_argument("--tasks", default=",".join(METHODS), help="the others keep their results")
+    parser.add_argument("--method", help="one of the task's; other rows keep their results")
+    parser.add_argument("--deployments", default=",".join(DEPLOYMENTS), help="as well")
     args = parser.parse_args()
     laws = [Hardware.model_validate({"device": f"lognormal:{s}"}) for s in SIGMAS]
     kept = RESULTS / "drive.json"
@@ -73,11 +87,11 @@ def main() -> None:
         start = time.monotonic()
         try:
             found = task(name)
-            for method in METHODS[name]:
+            for method in METHODS[name] if args.method is None else (args.method,):
                 with tempfile.TemporaryDirectory() as place:
                     fit(found, method, hardware=Hardware(device="lognormal:0.5"), run_dir=place)
                     run = load_run(place)
-                    for deployment in DEPLOYMENTS:
+                    for deployment in args.deployments.split(","):
                         fleets = evaluate_run(
                             run,
                             laws,
@@ -90,9 +104,11 @@ def main() -> None:
                         )
                         print(name, method, deployment, [f.mean for f in fleets], flush=True)
         except OhmloopError as error:
-            out[name] = str(error)
+            if not isinstance(out.get(name), dict):
+                out[name] = str(error)
+            print(f"{name}: {error}")
             continue
-        out[name] = {"seconds": time.monotonic() - start, "rows": rows}
+        out[name] = merged(name, out.get(name), rows, time.monotonic() - start)
     out.pop("machine", None)
     save("drive", out, table(out))
 
