@@ -14,7 +14,7 @@ import copy
 import json
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from _common import RESULTS, markdown, save
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import OhmloopError
 from ohmloop.nn import Deployment, allocate_arrays, analog_parameters, analogize, evaluate_fleets
+from ohmloop.report._style import COLOURS, new_figure, styled_axes, to_svg
 from ohmloop.tasks import Split, Task, task
 from ohmloop.train import unlabelled_inputs
 
@@ -158,6 +159,46 @@ def table(found: dict[str, dict[str, object]]) -> str:
     return "\n".join(text)
 
 
+def picture(found: dict[str, Any]) -> None:
+    """Draw what cells bring at the largest sigma, spread evenly and divided."""
+    figure = new_figure()
+    axes = styled_axes(figure)
+    for k, (name, case) in enumerate(found.items()):
+        for marker, line, word in (("o", "--", "arrays"), ("s", "-", "cells")):
+            rows = [
+                row
+                for row in case["rows"]
+                if row["depthwise"] == "analog"
+                and (
+                    row["deployment"] == "channel"
+                    or row["deployment"].startswith(f"channel:{word}=")
+                )
+            ]
+            rows.sort(key=lambda row: row["cells"])
+            how = "spread evenly" if word == "arrays" else "divided among layers"
+            axes.errorbar(
+                [row["cells"] for row in rows],
+                [row["mean"][-1] for row in rows],
+                [row["std"][-1] for row in rows],
+                fmt=marker + line,
+                color=COLOURS[k],
+                label=f"{name}, {how}",
+                markersize=4,
+                capsize=2,
+            )
+        axes.axhline(case["rows"][0]["digital"], color=COLOURS[k], linewidth=0.8, linestyle=":")
+    axes.set_xscale("log", base=2)
+    ticks = [1, 1.25, 1.5, 2, 4, 8, 16]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("cells, over one array of each layer (dotted: without noise)")
+    axes.set_ylabel("test accuracy at sigma .587 (simulated devices)")
+    axes.set_title("Pretrained networks as they come, corrected by channel")
+    axes.legend(fontsize=8)
+    path = RESULTS / "cells.svg"
+    path.write_text(to_svg(figure, "Accuracy against cells") + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="only these networks, separated by commas; others are kept")
@@ -182,6 +223,7 @@ def main() -> None:
             continue
         found = {c.task: found[c.task] for c in CASES if c.task in found}
         save("cells", {"cases": found}, table(found))
+        picture({name: case for name, case in found.items() if case["metric"] == "accuracy"})
 
 
 if __name__ == "__main__":
