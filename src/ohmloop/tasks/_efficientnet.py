@@ -268,7 +268,7 @@ def weights_folder(beside: Path | None = None) -> Path:
 
 
 def load_lite0(folder: Path | None = None, *, n_classes: int | None = None) -> EfficientNetLite0:
-    """Return EfficientNet-lite0 with its ImageNet weights, in eval mode; training keeps its batch statistics.
+    """Return EfficientNet-lite0 with its ImageNet weights, in eval mode.
 
     Args:
         folder: Looked in first; the cache of ``ohmloop fetch efficientnet-lite0`` is next.
@@ -288,7 +288,6 @@ def load_lite0(folder: Path | None = None, *, n_classes: int | None = None) -> E
             raise TaskError(
                 f"{path} holds other weights than EfficientNet-lite0 has: {str(error)[:200]}"
             ) from error
-        model.has_fixed_norms = True  # A few pictures give no better statistics: see `renew`.
         if n_classes is not None:
             model.renew(n_classes)
     return model.eval()
