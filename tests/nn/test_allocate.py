@@ -299,6 +299,12 @@ def test_errors_say_what_is_missing() -> None:
     x = torch.randn(8, 6)
     with pytest.raises(ConversionError, match="unlabelled"):
         evaluate_fleet(model, (x, torch.zeros(8).long()), deployment=Deployment(cells=2))
+    typo = Deployment(layer_arrays=(("1", 2),))
+    with pytest.raises(ConversionError, match="'1' matches no analog layer; there are 0, 2"):
+        evaluate_fleet(model, (x, torch.zeros(8).long()), deployment=typo)
+    chip = analogize(net(), Hardware(device="lognormal:0.1", array=Array()))
+    with pytest.raises(ConversionError, match="'1' matches no analog layer"):
+        program(chip, 1, deployment=typo)
     with pytest.raises(ConversionError, match="not finite"):
         allocate_arrays(model, Deployment(cells=2), x * math.inf)
     with pytest.raises(CertifyError, match="arrays alone"):

@@ -28,7 +28,7 @@ from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
 from ohmloop.nn._convert import analog_parameters, need
 from ohmloop.nn._deploy import Corrector, Recorder, corrected, sites
-from ohmloop.nn._deployment import MOST, Calibration, Deployment
+from ohmloop.nn._deployment import MOST, Calibration, Deployment, fits
 
 SAMPLES = 16
 """Inputs that sensitivities are taken on: a backward pass holds all their activations."""
@@ -60,8 +60,10 @@ def allocate_arrays(
             layers differ in sigma counts.
 
     Raises:
-        ConversionError: If the model is digital, there are too few inputs, or derivatives are not finite.
+        ConversionError: If the model is digital, a pattern of ``layer_arrays`` matches no analog layer, there are
+            too few inputs, or derivatives are not finite.
     """
+    check_layers(model, deployment)
     if deployment.cells == 1:
         return deployment
     if inputs is None or len(inputs) < 2:
@@ -91,6 +93,16 @@ def allocate_arrays(
     else:
         update["layer_arrays"] = tuple(counts.items())
     return deployment.model_copy(update=update)
+
+
+def check_layers(model: nn.Module, deployment: Deployment) -> None:
+    """Raise ConversionError if a pattern of ``layer_arrays`` matches no analog layer."""
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in analog_parameters(model))
+    for pattern, _ in deployment.layer_arrays:
+        if not any(fits(pattern, layer) for layer in layers):
+            raise ConversionError(
+                f"layer_arrays: {pattern!r} matches no analog layer; there are {', '.join(layers)}."
+            )
 
 
 def _variances(
@@ -138,12 +150,15 @@ def sensitivities(model: nn.Module, inputs: Tensor, calibration: Calibration) ->
             slopes = torch.autograd.grad(
                 (signs * y).sum(), list(weights.values()), allow_unused=True
             )
+        squares = [
+            torch.zeros((), dtype=torch.float64, device=place)
+            if slope is None
+            else (w.detach() * slope).square().sum().double()
+            for w, slope in zip(weights.values(), slopes, strict=True)
+        ]
         found.append(
-            [
-                0.0 if slope is None else float((w.detach() * slope).square().sum()) / len(x)
-                for w, slope in zip(weights.values(), slopes, strict=True)
-            ]
-        )
+            (torch.stack(squares) / len(x)).tolist()
+        )  # read together: each waits for a GPU
     return dict(zip(weights, np.mean(found, axis=0).tolist(), strict=True))
 
 

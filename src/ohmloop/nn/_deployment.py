@@ -15,6 +15,11 @@ MOST = 256
 """Arrays of one layer that may be averaged."""
 
 
+def fits(pattern: str, layer: str) -> bool:
+    """Return whether a name pattern is a layer's name, or matches it."""
+    return pattern == layer or fnmatch.fnmatchcase(layer, pattern)
+
+
 class Deployment(BaseModel):
     """What each device gets beside its weights.
 
@@ -126,8 +131,8 @@ class Deployment(BaseModel):
 
     def arrays_of(self, layer: str) -> int:
         """Return how many arrays hold a layer's weights, by the layer's name."""
-        fits = (m for pattern, m in self.layer_arrays if fnmatch.fnmatchcase(layer, pattern))
-        return next(fits, self.arrays)
+        found = (m for pattern, m in self.layer_arrays if fits(pattern, layer))
+        return next(found, self.arrays)
 
     @property
     def needs(self) -> str:

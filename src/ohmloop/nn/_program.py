@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware, Programming, Streams
 from ohmloop.errors import ConversionError, OhmloopError
+from ohmloop.nn._allocate import check_layers
 from ohmloop.nn._conv import ConvForm, calibrated_conv, conv_rows
 from ohmloop.nn._convert import law_parameters, need, record_of
 from ohmloop.nn._deployment import Deployment
@@ -70,6 +71,8 @@ def program(
         )
     place = _place(model)
     _check_whole(model)
+    if deployment is not None:
+        check_layers(model, deployment)
     if isinstance(generator, int):
         generator = torch.Generator(device=place).manual_seed(generator)
     elif generator.device.type != place.type:
