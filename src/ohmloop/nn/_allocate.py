@@ -60,8 +60,8 @@ def allocate_arrays(
             layers differ in sigma counts.
 
     Raises:
-        ConversionError: If the model is digital, a pattern of ``layer_arrays`` matches no analog layer, there are
-            too few inputs, or derivatives are not finite.
+        ConversionError: If the model is digital, a pattern of ``layer_arrays`` matches no analog layer, there
+            are too few inputs, or derivatives are not finite.
     """
     check_layers(model, deployment)
     if deployment.cells == 1:
