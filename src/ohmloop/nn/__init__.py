@@ -12,7 +12,6 @@ from ohmloop.nn._convert import (
 from ohmloop.nn._deploy import (
     check_deployment,
     has_batch_norm,
-    has_noisy_statistics,
     mark_noisy_statistics,
     matching,
     nominal_batch_norm,
@@ -57,7 +56,6 @@ __all__ = [
     "hardware_of",
     "has_arrays",
     "has_batch_norm",
-    "has_noisy_statistics",
     "mark_noisy_statistics",
     "matching",
     "nominal_batch_norm",

@@ -97,6 +97,8 @@ def allocate_arrays(
 
 def check_layers(model: nn.Module, deployment: Deployment) -> None:
     """Raise ConversionError if a pattern of ``layer_arrays`` matches no analog layer."""
+    if not deployment.layer_arrays:
+        return
     layers = dict.fromkeys(name.rpartition(".")[0] for name in analog_parameters(model))
     for pattern, _ in deployment.layer_arrays:
         if not any(fits(pattern, layer) for layer in layers):

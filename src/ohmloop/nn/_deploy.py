@@ -52,42 +52,28 @@ def mark_noisy_statistics(model: nn.Module) -> None:
     is copied with the model, and is no part of its state dict. Frozen layers, which ``model.train()`` leaves in
     eval mode, gather nothing and are not marked.
     """
-    for module in _learning_norms(model):
-        module.__dict__[_NOISY] = True
-
-
-def has_noisy_statistics(model: nn.Module) -> bool:
-    """Return whether `mark_noisy_statistics` was called on the model."""
-    return any(_NOISY in module.__dict__ for module in model.modules())
-
-
-def _learning_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return the batch norms that gather statistics in a training."""
     modes = [(module, module.training) for module in model.modules()]
     model.train()
-    found: list[nn.modules.batchnorm._BatchNorm] = [
-        m
-        for m in model.modules()
-        if isinstance(m, BATCH_NORMS) and m.training and m.track_running_stats
-    ]
+    for module in model.modules():
+        if isinstance(module, BATCH_NORMS) and module.training and module.track_running_stats:
+            module.__dict__[_NOISY] = True
     for module, mode in modes:
         module.training = mode
-    return found
 
 
 @contextmanager
 def nominal_batch_norm(model: nn.Module, inputs: Tensor, batch: int) -> Iterator[None]:
-    """While active, batch norm's running statistics are those of the weights as they stand.
+    """While active, running statistics that noisy weights left are those of the weights as they stand.
 
-    Training under noise leaves the statistics of noisy weights. The plain average over batches is taken. Layers
-    that ``model.train()`` leaves in eval mode, frozen in training, stay as they are.
+    Of the batch norms that `mark_noisy_statistics` marked; others stay as they are. The plain average over
+    batches is taken.
 
     Args:
         model: In eval mode.
         inputs: Unlabelled inputs ``k x ...``.
         batch: Inputs at once.
     """
-    norms = _learning_norms(model)
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and _NOISY in m.__dict__]
     kept = [(m, m.momentum, {k: b.clone() for k, b in m.named_buffers()}) for m in norms]
     place = next(model.parameters()).device
     try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
 from ohmloop.nn._convert import need
-from ohmloop.nn._deploy import has_noisy_statistics, nominal_batch_norm, too_few_inputs
+from ohmloop.nn._deploy import nominal_batch_norm, too_few_inputs
 from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import budget_of, bytes_per_device, chunk_of
 from ohmloop.nn._result import FleetResult
@@ -152,18 +152,10 @@ def _samples(
 def _statistics(
     model: nn.Module, deployment: Deployment, unlabelled: Tensor | None, batch: int
 ) -> AbstractContextManager[None]:
-    """Give batch norm the nominal weights' statistics where devices are brought to the nominal network.
-
-    Only where a training left others: those of a network as it comes are its own.
-    """
-    wanted = deployment.calibration in ("channel", "layer", "readout") and has_noisy_statistics(
-        model
-    )
-    return (
-        nominal_batch_norm(model, unlabelled, batch)
-        if wanted and unlabelled is not None
-        else nullcontext()
-    )
+    """Give batch norm the nominal weights' statistics where devices are brought to the nominal network."""
+    if deployment.calibration in ("channel", "layer", "readout") and unlabelled is not None:
+        return nominal_batch_norm(model, unlabelled, batch)
+    return nullcontext()
 
 
 def _checked(

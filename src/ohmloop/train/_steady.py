@@ -16,7 +16,6 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from torch import nn
 
 from ohmloop import bo
 from ohmloop.errors import TrainError
-from ohmloop.nn import has_batch_norm, has_noisy_statistics, nominal_batch_norm, score
+from ohmloop.nn import has_batch_norm, nominal_batch_norm, score
 from ohmloop.progress import ProgressEvent
 from ohmloop.train._folder import write_json
 from ohmloop.train._loop import Diverged
@@ -384,7 +383,6 @@ def _number(value: float | None) -> float:
 
 
 def _clean(setting: Setting, model: nn.Module) -> float:
-    """Return the digital validation score; batch norm's statistics, if noisy, are taken anew."""
-    noisy = has_noisy_statistics(model)
-    with nominal_batch_norm(model, setting.unlabelled, 256) if noisy else nullcontext():
+    """Return the digital validation score, batch norm's statistics being those of the nominal weights."""
+    with nominal_batch_norm(model, setting.unlabelled, 256):
         return score(model, setting.lesson.validation, setting.lesson.metric)
