@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError, TrainError
-from ohmloop.nn import Deployment, evaluate_fleet
+from ohmloop.nn import Deployment, evaluate_fleet, nominal_batch_norm
 from ohmloop.progress import ProgressEvent
 from ohmloop.tasks import Accuracy, task
 from ohmloop.tasks._entry import Source
@@ -282,3 +283,19 @@ def test_a_folder_that_another_search_began_is_refused(tmp_path: Path) -> None:
     judged.write_text(json.dumps(kept), encoding="utf-8")
     with pytest.raises(TrainError, match=r"level 0\.123.* another version began it.* new folder"):
         fit(task("digits"), METHOD, **args)
+
+
+@pytest.mark.parametrize("method", ["erm", "steady:n_trials=4,n_draws=2", "as-it-comes"])
+def test_batch_statistics_are_taken_anew_of_what_was_trained_only(
+    method: str, tmp_path: Path
+) -> None:
+    """`fit` leaves the note on the network, and `load_run` finds it again."""
+    digits = task("digits")
+    run = fit(digits, method, model="mlp-bn", epochs=10, limit=100, run_dir=tmp_path / "run")
+    x = digits.development(0, 100)[0].x
+    for model in (run.model, load_run(tmp_path / "run").model):
+        norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm1d))
+        before = norm.running_mean.clone()  # type: ignore[union-attr]
+        with nominal_batch_norm(model, x, 64):
+            assert torch.equal(norm.running_mean, before) == (method == "as-it-comes")  # type: ignore[arg-type]
+        assert torch.equal(norm.running_mean, before)  # type: ignore[arg-type]

@@ -199,8 +199,6 @@ def fit(
             team=team,
         )
         outcome, noise, trials, cost = _run(setting, chosen, folder)
-    if not isinstance(chosen, AsItComes):
-        mark_noisy_statistics(outcome.model)
     chip_score = None
     if setting.has_arrays:
         calibrated(outcome.model, hardwares[0], setting.unlabelled[:CALIBRATION])
