@@ -23,6 +23,7 @@ from ohmloop.nn import (
     evaluate_measure,
     fleet_forward,
     program,
+    summary,
 )
 from ohmloop.nn._allocate import divided, sensitivities
 from ohmloop.nn._batched import FleetRunner
@@ -31,6 +32,7 @@ from ohmloop.nn._layer import analog_layers_of, state_of
 from ohmloop.tasks import RSquared
 
 LAW = Hardware(device="lognormal:0.3")
+CHIP = Hardware(device="lognormal:0.1", array=Array())
 
 
 def net(bias: bool = True) -> nn.Sequential:
@@ -196,6 +198,9 @@ def test_fleets_divide_cells_by_themselves() -> None:
     assert both["cells=3"].deployment == "none:mean_gain=true,cells=3"
     assert both["cells=3"].mean > both["arrays=3"].mean > both["none"].mean
     resolved = allocate_arrays(model, Deployment(cells=3, mean_gain=True), x)
+    assert both["cells=3"].arrays == resolved.layer_arrays
+    assert both["arrays=3"].arrays == tuple((layer, 3) for layer in ("0", "2", "4", "6"))
+    assert both["none"].arrays == ()
     by_hand = evaluate_fleet(model, (x, y), n_devices=40, metric=RSquared(), deployment=resolved)
     assert by_hand.scores.tolist() == both["cells=3"].scores.tolist()
     done = evaluate_measure(
@@ -229,7 +234,7 @@ def test_layers_of_other_devices_share_the_cells_by_their_sigma() -> None:
 
 
 def test_chips_hold_a_layer_on_its_own_number_of_arrays() -> None:
-    model = analogize(net(), Hardware(device="lognormal:0.1", array=Array()))
+    model = analogize(net(), CHIP)
     program(model, 1, deployment=Deployment(layer_arrays=(("0", 3),)))
     seeds = {}
     for name, layer in analog_layers_of(model).items():
@@ -258,6 +263,25 @@ def test_fleets_of_chips_divide_cells_too() -> None:
         for text in ("cells=4", "arrays=4", "none")
     ]
     assert scores[0] > scores[1] > scores[2]
+
+
+def test_summary_counts_every_averaged_array() -> None:
+    """Tiles and energy go with the arrays, the error of products with one over their root."""
+    torch.manual_seed(6)
+    wide = nn.Sequential(nn.Linear(60, 40), nn.Tanh(), nn.Conv1d(1, 4, 3), nn.Flatten())
+    model = analogize(wide[:2].append(nn.Unflatten(1, (1, 40))).extend(wide[2:]), CHIP)
+    x = torch.randn(16, 60)
+    alone = summary(model, x)
+    both = summary(model, x, deployment=Deployment(arrays=9, layer_arrays=(("3", 16),)))
+    for one, many, m in zip(alone, both, (9, 16), strict=True):
+        assert (one.arrays, many.arrays, many.tiles) == (1, m, m * (one.tiles or 0))
+        assert many.energy == pytest.approx(m * (one.energy or 0), rel=1e-9)
+        assert one.error is not None
+        assert many.error == pytest.approx(one.error / math.sqrt(m), rel=0.25)
+    assert "arrays" in str(both)
+    assert "arrays" not in str(alone)
+    with pytest.raises(ConversionError, match="allocate_arrays"):
+        summary(model, deployment=Deployment(cells=2))
 
 
 def test_one_layer_gets_whole_arrays() -> None:
@@ -302,7 +326,7 @@ def test_errors_say_what_is_missing() -> None:
     typo = Deployment(layer_arrays=(("1", 2),))
     with pytest.raises(ConversionError, match="'1' matches no analog layer; there are 0, 2"):
         evaluate_fleet(model, (x, torch.zeros(8).long()), deployment=typo)
-    chip = analogize(net(), Hardware(device="lognormal:0.1", array=Array()))
+    chip = analogize(net(), CHIP)
     with pytest.raises(ConversionError, match="'1' matches no analog layer"):
         program(chip, 1, deployment=typo)
     with pytest.raises(ConversionError, match="not finite"):

@@ -109,3 +109,26 @@ def test_command_writes_the_network_into_arrays(folder: Path) -> None:
     code, _, err = command(folder, "--array", "row=16")
     assert code == 1
     assert 'Did you mean "rows"' in err
+
+
+def test_averaged_arrays_are_said_kept_and_counted(folder: Path) -> None:
+    """The division of the cells in words and in JSON; tiles and energy are those of all arrays."""
+    setting = (folder, "--device", "nanowire-30", "--devices", 2)
+    code, out, err = command(*setting, "--deployment", "cells=2")
+    assert code == 0, err
+    words = re.search(r"arrays of each layer: (.*)", out)
+    assert words is not None
+    code, out, err = command(*setting, "--deployment", "cells=2", "--json")
+    (kept,) = json.loads(out)
+    counts = dict(re.findall(r"(\S+) \((\d+)\)", words[1]))
+    assert kept["layer_arrays"] == {layer: int(m) for layer, m in counts.items()}
+    assert max(kept["layer_arrays"].values()) > 1
+    kept = {}
+    for text in ("none", "arrays=3"):
+        code, out, err = command(
+            *setting, "--array", "rows=16,columns=16", "--deployment", text, "--json"
+        )
+        assert code == 0, err
+        kept[text] = json.loads(out)[0]["arrays"]
+    assert kept["arrays=3"]["tiles"] == 3 * kept["none"]["tiles"]
+    assert kept["arrays=3"]["energy"] == pytest.approx(3 * kept["none"]["energy"])

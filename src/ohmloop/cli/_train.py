@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from ohmloop.crossbar import Hardware
 
 _SIGMAS = "0.2,0.4,0.6,0.8,1,1.2,1.5"
+_SHOWN = 6
+"""Layers whose averaged arrays are said."""
 
 
 def register(app: typer.Typer) -> None:
@@ -190,6 +193,8 @@ def evaluate(
         f"{first.task}, {first.metric}, {over}{devices} virtual devices each, "
         f"simulated; deployment {first.deployment}"
     )
+    if len(set(first.layer_arrays.values())) > 1:
+        typer.echo(_divided(first.layer_arrays))
     typer.echo(f"digital {first.digital:.3f}")
     for fleet in fleets:
         typer.echo(
@@ -197,6 +202,15 @@ def evaluate(
             f"{fleet.mean:.3f} ± {fleet.std:.3f}   worst tenth {fleet.worst_tenth:.3f}"
         )
     typer.echo(f"Next: `ohmloop report {run}` puts it on a page.", err=True)
+
+
+def _divided(arrays: Mapping[str, int]) -> str:
+    """Return in words how averaged arrays are divided among layers."""
+    ranked = sorted(arrays.items(), key=lambda pair: -pair[1])
+    shown = ", ".join(f"{layer or 'model'} ({m})" for layer, m in ranked[:_SHOWN])
+    rest = ranked[_SHOWN:]
+    more = f", and {len(rest)} more with {rest[0][1]} or fewer" if rest else ""
+    return f"arrays of each layer: {shown}{more}"
 
 
 def compare(

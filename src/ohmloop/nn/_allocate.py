@@ -95,16 +95,37 @@ def allocate_arrays(
     return deployment.model_copy(update=update)
 
 
+def check_divided(model: nn.Module, deployment: Deployment) -> None:
+    """Raise ConversionError unless it is known how many arrays each layer has, of layers that there are."""
+    if deployment.cells > 1:
+        raise ConversionError(
+            f'deployment "{deployment}" leaves open how its cells are divided. Divide them first, from '
+            "unlabelled inputs: deployment = allocate_arrays(model, deployment, inputs)."
+        )
+    check_layers(model, deployment)
+
+
 def check_layers(model: nn.Module, deployment: Deployment) -> None:
     """Raise ConversionError if a pattern of ``layer_arrays`` matches no analog layer."""
     if not deployment.layer_arrays:
         return
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in analog_parameters(model))
+    layers = _layers(model)
     for pattern, _ in deployment.layer_arrays:
         if not any(fits(pattern, layer) for layer in layers):
             raise ConversionError(
                 f"layer_arrays: {pattern!r} matches no analog layer; there are {', '.join(layers)}."
             )
+
+
+def layer_counts(model: nn.Module, deployment: Deployment) -> tuple[tuple[str, int], ...]:
+    """Return the analog layers and how many averaged arrays hold each; nothing where one holds each."""
+    found = tuple((layer, deployment.arrays_of(layer)) for layer in _layers(model))
+    return found if any(m > 1 for _, m in found) else ()
+
+
+def _layers(model: nn.Module) -> list[str]:
+    """Return the names of the analog layers."""
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in analog_parameters(model)))
 
 
 def _variances(

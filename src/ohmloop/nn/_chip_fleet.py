@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
-from ohmloop.nn._allocate import allocate_arrays
+from ohmloop.nn._allocate import allocate_arrays, layer_counts
 from ohmloop.nn._chips import READ_BATCH, ChipRunner, Law, bytes_per_chip, kept_chip
 from ohmloop.nn._convert import law_parameters, need
 from ohmloop.nn._deployment import Deployment
@@ -98,6 +98,7 @@ def score_chips(
             metric=metric,
             digital=digital,
             deployment=asked,
+            arrays=layer_counts(model, deployment),
             seed=seed,
             progress=progress,
         )
@@ -163,6 +164,7 @@ def measure_chips(
             is_higher_better=is_higher_better,
             digital=digital,
             deployment=asked,
+            arrays=layer_counts(model, deployment),
             seed=seed,
             progress=progress,
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
-from ohmloop.nn._allocate import allocate_arrays
+from ohmloop.nn._allocate import allocate_arrays, layer_counts
 from ohmloop.nn._batched import Calibrated, FleetRunner
 from ohmloop.nn._chip_fleet import measure_chips, score_chips
 from ohmloop.nn._convert import analog_parameters, has_arrays, need
@@ -205,6 +205,7 @@ def evaluate_fleets(
             metric=metric,
             digital=digital,
             deployment=asked,
+            arrays=layer_counts(model, deployment),
             seed=seed,
             progress=progress,
         )
@@ -288,6 +289,7 @@ def evaluate_measure(
             is_higher_better=is_higher_better,
             digital=digital,
             deployment=asked,
+            arrays=layer_counts(model, deployment),
             seed=seed,
             progress=progress,
         )

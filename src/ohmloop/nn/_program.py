@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware, Programming, Streams
 from ohmloop.errors import ConversionError, OhmloopError
-from ohmloop.nn._allocate import check_layers
+from ohmloop.nn._allocate import check_divided
 from ohmloop.nn._conv import ConvForm, calibrated_conv, conv_rows
 from ohmloop.nn._convert import law_parameters, need, record_of
 from ohmloop.nn._deployment import Deployment
@@ -64,15 +64,10 @@ def program(
     >>> program(model, 7)(torch.ones(1, 4)).shape
     torch.Size([1, 2])
     """
-    if deployment is not None and deployment.cells > 1:
-        raise ConversionError(
-            f'deployment "{deployment}" leaves open how its cells are divided. Divide them first, from '
-            "unlabelled inputs: deployment = allocate_arrays(model, deployment, inputs)."
-        )
     place = _place(model)
     _check_whole(model)
     if deployment is not None:
-        check_layers(model, deployment)
+        check_divided(model, deployment)
     if isinstance(generator, int):
         generator = torch.Generator(device=place).manual_seed(generator)
     elif generator.device.type != place.type:

@@ -23,8 +23,10 @@ from ohmloop.crossbar import (
     measure_layer,
 )
 from ohmloop.errors import ConversionError
+from ohmloop.nn._allocate import check_divided
 from ohmloop.nn._conv import ConvForm, conv_rows, largest
 from ohmloop.nn._convert import ANALOG_TYPES, record_of
+from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._forms import digital_reason, form_of, is_attention
 from ohmloop.nn._held import Held
 from ohmloop.nn._layer import AnalogLayer, Chip, Plan, state_of
@@ -53,6 +55,7 @@ class LayerSummary:
         error: Root mean square error of its products relative to their root mean square, simulated on a few
             chips; None without an array.
         energy: Joules of one input of the model, programming left out; None without an example.
+        arrays: Averaged arrays that hold the same weights; tiles and energy are those of all of them.
         calls: How many of the layer's products (matrices and their groups; a convolution's first few) the
             example asked for, however often; 0 is a layer that other code goes around, or that this input does
             not need. None without an example.
@@ -68,6 +71,7 @@ class LayerSummary:
     error: float | None = None
     energy: float | None = None
     calls: int | None = None
+    arrays: int = 1
 
 
 class Summary(tuple[LayerSummary, ...]):
@@ -87,12 +91,14 @@ class Summary(tuple[LayerSummary, ...]):
         return sum(row.tiles or 0 for row in self)
 
     def __str__(self) -> str:
-        head = ("layer", "type", "", "parameters", "tiles", "used", "error", "energy", "why")
+        head = tuple("layer,type,,parameters,arrays,tiles,used,error,energy,why".split(","))
         rows = [head, *(_cells(row) for row in self)]
+        if all(row.arrays == 1 for row in self):
+            rows = [(*row[:4], *row[5:]) for row in rows]
         analog = sum(row.parameters for row in self if row.analog)
         total = sum(row.parameters for row in self)
-        widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-        right = range(3, 8)
+        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+        right = range(3, len(widths) - 1)
         lines = [
             "  ".join(
                 cell.rjust(widths[k]) if k in right else cell.ljust(widths[k])
@@ -115,6 +121,7 @@ def _cells(row: LayerSummary) -> tuple[str, ...]:
         row.type,
         "analog" if row.analog else "digital",
         f"{row.parameters:,}",
+        "" if row.tiles is None else f"{row.arrays}",
         "" if row.tiles is None else f"{row.tiles:,}",
         "" if row.utilisation is None else f"{row.utilisation:.0%}",
         "" if row.error is None else f"{row.error:.2%}",
@@ -128,6 +135,7 @@ def summary(
     example: Tensor | Sequence[Tensor] | Mapping[str, Tensor] | None = None,
     *,
     simulate: bool = True,
+    deployment: Deployment | None = None,
 ) -> Summary:
     """List every layer that holds parameters: analog or digital, and why; and what analog ones take.
 
@@ -139,6 +147,11 @@ def summary(
         simulate: Whether the expected error is found, by programming each matrix into `CHIPS` chips from a
             fixed seed and reading `ROWS` inputs (standard normal ones without an example). False for
             models that are too large for that.
+        deployment: Of it, the averaged arrays that hold each layer (``arrays``, ``layer_arrays``).
+
+    Raises:
+        ConversionError: If an example is given to a model without arrays, or the deployment's ``cells`` are not
+            divided yet, or one of its patterns matches no analog layer.
 
     >>> from ohmloop.crossbar import Array
     >>> from ohmloop.nn import analogize
@@ -147,6 +160,8 @@ def summary(
     >>> rows[0].tiles, round(rows[0].utilisation, 3), rows[1].reason
     (2, 0.046, 'normalisation stays digital')
     """
+    deployment = deployment or Deployment()
+    check_divided(model, deployment)
     seen = None
     if example is not None:
         if not any(isinstance(m, AnalogLayer) for m in model.modules()):
@@ -167,7 +182,13 @@ def summary(
             sum(p.numel() for p in own.values()),
         )
         if isinstance(module, AnalogLayer) and state_of(module).is_analog:
-            row = _measured(row, module, seen, inputs, simulate=simulate)
+            row = _measured(
+                replace(row, arrays=deployment.arrays_of(name)),
+                module,
+                seen,
+                inputs,
+                simulate=simulate,
+            )
         rows.append(row)
     return Summary(rows)
 
@@ -250,9 +271,9 @@ def _measured(
         given = _inputs_of(layer, matrix.key, n_groups, row.name, seen)
         calls += len(given)
         if simulate or (given and seen is not None):
-            held = _simulated(layer, matrix.key)
+            held = _simulated(layer, matrix.key, row.arrays)
             if simulate and isinstance(state.form, ConvForm) and given and seen is not None:
-                errors.append(_conv_error(layer, seen[row.name, matrix.key, 0]))
+                errors.append(_conv_error(layer, seen[row.name, matrix.key, 0], row.arrays))
             elif simulate:
                 errors += _errors(held, stack, given, matrix.bias(layer))
             images = None
@@ -268,10 +289,10 @@ def _measured(
         error = math.sqrt(float(scale[0]) / float(scale[1]))
     return replace(
         row,
-        tiles=tiles,
+        tiles=tiles * row.arrays,
         utilisation=cells / placed,
         error=error,
-        energy=energy if seen is not None else None,
+        energy=energy * row.arrays if seen is not None else None,
         calls=calls if seen is not None else None,
     )
 
@@ -296,22 +317,23 @@ def _inputs_of(
     return {g: x for (n, k, g), x in seen.items() if (n, k) == (name, key)}
 
 
-def _simulated(layer: AnalogLayer, key: str, *, merged: bool = False) -> Held:
-    """Program one matrix into a few chips from a fixed seed, each group by itself unless merged."""
+def _simulated(layer: AnalogLayer, key: str, arrays: int, *, merged: bool = False) -> Held:
+    """Program one matrix into a few chips from fixed seeds, each group by itself unless merged."""
     state = state_of(layer)
-    plan = Plan(state.hardware, {key: (tuple(range(CHIPS)),)}, 1.0, False, {})
+    seeds = tuple(tuple(range(k * CHIPS, (k + 1) * CHIPS)) for k in range(arrays))
+    plan = Plan(state.hardware, {key: seeds}, 1.0, False, {})
     matrix = next(m for m in state.form.matrices(layer) if m.key == key)
     alone = matrix._replace(merged=merged)
     with torch.no_grad():
         return replace(state, plan=plan).programmed(layer, alone)
 
 
-def _conv_error(layer: AnalogLayer, images: Tensor) -> Tensor:
+def _conv_error(layer: AnalogLayer, images: Tensor, arrays: int) -> Tensor:
     """Return the squared error and the squared size of a convolution's products on a few images."""
     state, conv = state_of(layer), cast(Any, layer)
     images = images[:IMAGES]
     with torch.no_grad():
-        held = _simulated(layer, "weight", merged=True)
+        held = _simulated(layer, "weight", arrays, merged=True)
         seeds = [torch.Generator(device=images.device).manual_seed(1000 + k) for k in range(CHIPS)]
         chip = Chip(Streams(seeds), len(images))
         alone = replace(state, chip=chip, held={"weight": held}, observe=None)

@@ -286,6 +286,7 @@ def _layers(e: Evaluation) -> list[tuple[str, ...]]:
             layer.name or "(model)",
             f"{layer.type}, {'analog' if layer.analog else 'digital'}: {layer.reason}",
             f"{layer.parameters:,}",
+            "–" if layer.tiles is None else f"{layer.arrays:,}",
             "–" if layer.tiles is None else f"{layer.tiles:,}",
             share(layer.utilisation),
             share(layer.error),

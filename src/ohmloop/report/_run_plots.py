@@ -235,7 +235,17 @@ def array_plot(e: Evaluation) -> Plot:
     for axes in (left, right):
         axes.grid(False, axis="y")
     total = "" if e.arrays.energy is None else f"{with_unit(e.arrays.energy, 'J')} and "
-    heads = ("name", "type", "analog", "parameters", "tiles", "utilisation", "error", "energy")
+    heads = (
+        "name",
+        "type",
+        "analog",
+        "parameters",
+        "arrays",
+        "tiles",
+        "utilisation",
+        "error",
+        "energy",
+    )
     rows: list[Sequence[Any]] = [
         ("layer", *heads[1:-1], "energy_J"),
         *([getattr(layer, head) for head in heads] for layer in e.arrays.layers),

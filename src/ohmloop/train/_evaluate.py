@@ -97,11 +97,12 @@ def evaluate_folder(
         kept = Evaluation(
             **question,
             **{k: figures[k] for k in _FIGURES},
+            layer_arrays=figures["arrays"],
             name=evaluation_name(fleet.device, question),
             task=run.task.name,
             model=str(run.config["model"]),
             method=str(run.config["method"]),
-            arrays=None if hardware.array is None else _use(run, hardware),
+            arrays=None if hardware.array is None else _use(run, hardware, fleet),
             weights_sha256=weights,
             config_sha256=file_hash(path / "config.json"),
             versions=environment(),
@@ -126,10 +127,11 @@ _FIGURES = (
 )
 
 
-def _use(run: Run, hardware: Hardware) -> ArrayUse:
+def _use(run: Run, hardware: Hardware, fleet: FleetResult) -> ArrayUse:
     """Return tiles and energy by layer, driven by inputs that the network was not trained on."""
     _, validation = run.task.development(run.config["seed"], run.config["limit"])
-    rows = summary(run.on(hardware), example=validation.x[:_EXAMPLES])
+    averaging = Deployment(layer_arrays=fleet.arrays)
+    rows = summary(run.on(hardware), example=validation.x[:_EXAMPLES], deployment=averaging)
     return ArrayUse(
         layers=tuple(
             LayerUse(**{name: getattr(row, name) for name in LayerUse.model_fields}) for row in rows

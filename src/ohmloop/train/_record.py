@@ -62,6 +62,7 @@ class LayerUse(_Kept):
         utilisation: Share of the tiles' cells that are used, [0, 1].
         error: Root mean square error of its products relative to their root mean square.
         energy: Joules of one input, programming left out.
+        arrays: Averaged arrays that hold the same weights; tiles and energy are those of all of them.
     """
 
     name: str
@@ -73,6 +74,7 @@ class LayerUse(_Kept):
     utilisation: Number | None = None
     error: Number | None = None
     energy: Number | None = None
+    arrays: Annotated[int, Field(ge=1)] = 1
 
 
 class ArrayUse(_Kept):
@@ -103,6 +105,7 @@ class Evaluation(_Kept):
         sigma: Its sigma, dimensionless.
         convention: "median-1" or "mean-1".
         deployment: What each device got beside its weights, as text.
+        layer_arrays: How many averaged arrays hold each analog layer, as divided; empty where one holds each.
         by_doing: Whether the score is of what the network does (routes, formulas), not of its outputs.
         test_limit: Test samples that were asked for at most; None for all.
         n_devices: Size of the fleet.
@@ -131,6 +134,7 @@ class Evaluation(_Kept):
     sigma: float
     convention: str
     deployment: str = "none"
+    layer_arrays: dict[str, int] = Field(default_factory=dict)
     by_doing: bool = False
     test_limit: int | None = None
     n_devices: Annotated[int, Field(ge=1)]
