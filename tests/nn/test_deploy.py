@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
@@ -17,8 +18,10 @@ from ohmloop.nn import (
     evaluate_fleets,
     evaluate_measure,
     mark_noisy_statistics,
+    matching,
     nominal_batch_norm,
     score,
+    takes_batch_statistics,
 )
 from ohmloop.nn._batched import FleetRunner
 from ohmloop.nn._deploy import MAX_READOUT, RIDGE, moments, readout, sites
@@ -426,15 +429,58 @@ def test_statistics_of_a_network_as_it_comes_are_its_own() -> None:
     assert expected < 1.0
 
 
+class Frozen(nn.Sequential):
+    """Keeps its second module, a batch norm, in eval mode."""
+
+    def train(self, mode: bool = True) -> "Frozen":
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+@pytest.mark.parametrize("kind", ["mlp", "frozen", "constant"])
+def test_a_step_under_matching_is_a_device_corrected_by_channel(kind: str) -> None:
+    """Training sees what the calibration leaves of a device, with gradients, also where a channel is constant
+    (its root has no derivative) and where batch norm is frozen."""
+    model = network("bn" if kind == "frozen" else "mlp")
+    if kind == "frozen":
+        model = analogize(Frozen(*digitize(model)), Hardware(device=f"lognormal:{SIGMA}"))
+    if kind == "constant":
+        with torch.no_grad():
+            model[0].weight[3] = 0.0  # type: ignore[index,union-attr]
+            model[0].bias[3] = 2.0  # type: ignore[index,union-attr]
+    names = frozenset(draw_fleet(model, [0], 0))
+    stacked = draw_fleet(model, [0], seed=2)
+    x = inputs(40)
+    with torch.no_grad():
+        run = FleetRunner(model.eval(), names, Deployment(calibration="channel"))
+        expected = run(stacked, x, run.calibrate(stacked, x))[0]
+    model.train()
+    assert not takes_batch_statistics(model)
+    weights = {n: w[0].requires_grad_() for n, w in stacked.items()}
+    with matching(model, names, x):
+        out = functional_call(model, weights, (x,))
+    assert torch.allclose(out, expected, atol=1e-4)
+    out.square().sum().backward()
+    for p in (*weights.values(), *(model.get_parameter(n) for n in names)):
+        assert p.grad is not None
+        assert p.grad.isfinite().all()
+
+
+def test_batch_norm_that_takes_statistics_of_the_batch_matches_by_itself() -> None:
+    model = network("bn")
+    assert takes_batch_statistics(model)
+    assert not model.training
+    assert not takes_batch_statistics(network("ln"))
+    model.train()
+    weights = {n: w[0] for n, w in draw_fleet(model, [0], seed=2).items()}
+    with matching(model, frozenset(weights), inputs()):
+        matched = functional_call(model, weights, (inputs(),))
+    assert torch.equal(matched, functional_call(model, weights, (inputs(),)))
+
+
 def test_frozen_batch_norm_gathers_nothing_and_is_left_alone() -> None:
     """Layers that ``train()`` leaves in eval mode were not trained with other statistics than their own."""
-
-    class Frozen(nn.Sequential):
-        def train(self, mode: bool = True) -> "Frozen":
-            super().train(mode)
-            self[1].eval()
-            return self
-
     model = Frozen(
         nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3), nn.BatchNorm1d(3)
     ).eval()

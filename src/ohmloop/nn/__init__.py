@@ -11,10 +11,11 @@ from ohmloop.nn._convert import (
 )
 from ohmloop.nn._deploy import (
     check_deployment,
-    has_batch_norm,
+    fits_readout,
     mark_noisy_statistics,
     matching,
     nominal_batch_norm,
+    takes_batch_statistics,
 )
 from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import device_seed, draw, draw_fleet
@@ -52,10 +53,10 @@ __all__ = [
     "evaluate_fleets",
     "evaluate_measure",
     "evaluating",
+    "fits_readout",
     "fleet_forward",
     "hardware_of",
     "has_arrays",
-    "has_batch_norm",
     "mark_noisy_statistics",
     "matching",
     "nominal_batch_norm",
@@ -64,4 +65,5 @@ __all__ = [
     "program",
     "score",
     "summary",
+    "takes_batch_statistics",
 ]

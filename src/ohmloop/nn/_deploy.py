@@ -52,13 +52,22 @@ def mark_noisy_statistics(model: nn.Module) -> None:
     is copied with the model, and is no part of its state dict. Frozen layers, which ``model.train()`` leaves in
     eval mode, gather nothing and are not marked.
     """
+    with _as_in_training(model):
+        for module in model.modules():
+            if isinstance(module, BATCH_NORMS) and module.training and module.track_running_stats:
+                module.__dict__[_NOISY] = True
+
+
+@contextmanager
+def _as_in_training(model: nn.Module) -> Iterator[None]:
+    """While active, every module is in the mode that ``model.train()`` puts it into."""
     modes = [(module, module.training) for module in model.modules()]
     model.train()
-    for module in model.modules():
-        if isinstance(module, BATCH_NORMS) and module.training and module.track_running_stats:
-            module.__dict__[_NOISY] = True
-    for module, mode in modes:
-        module.training = mode
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextmanager
@@ -97,9 +106,14 @@ def nominal_batch_norm(model: nn.Module, inputs: Tensor, batch: int) -> Iterator
                 m.get_buffer(name).copy_(value)
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Return whether a network has batch norm with running statistics."""
-    return any(isinstance(m, BATCH_NORMS) and m.track_running_stats for m in model.modules())
+def takes_batch_statistics(model: nn.Module) -> bool:
+    """Return whether training takes batch norm's statistics from each batch, in all of a network's batch norms.
+
+    False without batch norm, and where ``model.train()`` leaves one in eval mode (frozen).
+    """
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
+    with _as_in_training(model):
+        return bool(norms) and all(m.training or not m.track_running_stats for m in norms)
 
 
 def sites(
@@ -208,9 +222,14 @@ def too_few_inputs(deployment: Deployment, found: int) -> ConversionError:
     )
 
 
+def fits_readout(size: int) -> bool:
+    """Return whether a readout may mix so many outputs."""
+    return size <= MAX_READOUT
+
+
 def check_outputs(size: int) -> None:
     """Raise ConversionError if a readout of so many outputs would be too large."""
-    if size > MAX_READOUT:
+    if not fits_readout(size):
         raise ConversionError(
             f'"readout" mixes outputs by a matrix of {size} x {size}; at most {MAX_READOUT} outputs are '
             'supported. Use the deployment "channel".'
@@ -304,8 +323,10 @@ class Corrector:
             # Variance within channels, averaged over them: the offsets between channels are no signal.
             gain = (wanted.mean() / variance.mean(over, keepdim=True).clamp_min(_TINY)).sqrt()
             return gain.clamp_max(MAX_GAIN), torch.zeros_like(gain)
-        gain = (wanted / variance.clamp_min(_TINY)).sqrt().clamp_max(MAX_GAIN)
-        gain = torch.where(variance > _TINY, gain, torch.ones_like(gain))
+        # Where a channel is constant the root would have no derivative, and training under `matching` none.
+        varies = (variance > _TINY) & (wanted > _TINY)
+        ratio = torch.where(varies, wanted / variance.clamp_min(_TINY), 1.0)
+        gain = torch.where(varies, ratio.sqrt().clamp_max(MAX_GAIN), (variance <= _TINY).to(out))
         return gain, wanted_mean - mean * gain
 
 
@@ -380,15 +401,15 @@ def matching(model: nn.Module, names: frozenset[str], x: Tensor) -> Iterator[Non
     """While active, a pass over ``x`` is corrected as the calibration "channel" corrects a device.
 
     The nominal network's statistics on ``x`` are taken first; they carry gradients (the scale of outputs would
-    not be learned otherwise), as do those of the pass itself, as in batch norm. Networks with batch norm are
-    left as they are: in training mode it does the same.
+    not be learned otherwise), as do those of the pass itself, as in batch norm. Networks whose batch norms take
+    statistics of the batch are left as they are: in training mode these do the same.
 
     Args:
         model: In training, with its nominal weights.
         names: Its analog parameters.
         x: The batch ``B x ...`` that the pass will see.
     """
-    if has_batch_norm(model):
+    if takes_batch_statistics(model):
         yield
         return
     places = sites(model, "channel", names)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ohmloop.errors import TrainError
-from ohmloop.nn import has_batch_norm
+from ohmloop.nn import takes_batch_statistics
 from ohmloop.tasks import Accuracy, Metric, Perplexity, RSquared
 from ohmloop.tasks._metric import IGNORED
 from ohmloop.train._loop import Chips, Lesson, Recipe, Training
@@ -173,7 +173,7 @@ class _Whole(TorchFunctionMode):
 
 def check_shardable(model: nn.Module, lesson: Lesson, noise: Noise) -> None:
     """Raise TrainError, by name, for what would not come to the same on several processes."""
-    if noise.match and noise.level and not has_batch_norm(model):
+    if noise.match and noise.level and not takes_batch_statistics(model):
         raise TrainError(
             "match=true corrects outputs by statistics of the whole batch, of which each of several processes "
             "has a part. Leave out match=true, or --processes (processes=1)."

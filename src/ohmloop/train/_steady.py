@@ -23,7 +23,7 @@ from torch import nn
 
 from ohmloop import bo
 from ohmloop.errors import TrainError
-from ohmloop.nn import has_batch_norm, nominal_batch_norm, score
+from ohmloop.nn import nominal_batch_norm, score, takes_batch_statistics
 from ohmloop.progress import ProgressEvent
 from ohmloop.train._folder import write_json
 from ohmloop.train._loop import Diverged
@@ -78,7 +78,7 @@ def train_steady(
         with tempfile.TemporaryDirectory(prefix="ohmloop-") as scratch:
             return train_steady(setting, method, Path(scratch))
     start, cost = _start(setting, method, folder)
-    if has_batch_norm(start):
+    if takes_batch_statistics(start):
         method = method.model_copy(update={"match": False})  # Batch norm matches by itself.
     recipe = setting.recipe
     total = _left(method, recipe.epochs, cost)
