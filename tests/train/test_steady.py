@@ -203,6 +203,17 @@ def test_diverged_and_equal_objectives_have_no_rank_correlation() -> None:
     assert found == {"1 to 2 epochs": (pytest.approx(1), 3)}
 
 
+def test_outputs_too_many_for_a_readout_are_corrected_by_channel(tmp_path: Path) -> None:
+    """A vocabulary of 49,152 (SmolLM2), say: the default must work for every task."""
+    iris = task("iris")
+    wide = dataclasses.replace(iris, entry=dataclasses.replace(iris.entry, n_classes=9_000))
+    fit(wide, "steady:strength=1,length=1", epochs=1, run_dir=tmp_path / "wide")
+    kept = json.loads((tmp_path / "wide" / "config.json").read_text())
+    assert kept["deployment"] == "channel"
+    with pytest.raises(ConversionError, match="8192 outputs"):
+        fit(wide, "steady:strength=1,length=1", deployment="readout", epochs=1)
+
+
 def test_too_few_inputs_are_said_before_training() -> None:
     events: list[ProgressEvent] = []
     with pytest.raises(ConversionError, match=r'64 unlabelled.*deployment "readout:samples=\d+"'):

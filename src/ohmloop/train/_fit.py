@@ -26,6 +26,7 @@ from ohmloop.nn import (
     Where,
     analogize,
     digitize,
+    fits_readout,
     has_arrays,
     mark_noisy_statistics,
     score,
@@ -126,7 +127,8 @@ def fit(
             array, or all the law on weights. By default log-normal noise of sigma 0.5.
         where: Which layers are analog, as in `ohmloop.nn.analogize`.
         deployment: What each device gets beside its weights, for objectives under drift; by default
-            nothing, and for `steady` the calibration "readout".
+            nothing, and for `steady` the calibration "readout", or "channel" where outputs are a vocabulary,
+            too many for one.
         epochs: Of one training; the task's own by default, as are the next two.
         batch_size: Inputs a step.
         lr: Largest learning rate of Adam.
@@ -154,7 +156,7 @@ def fit(
     check_processes(processes, device)
     recipe = _recipe(task, epochs, batch_size, lr, schedule, seed)
     hardwares = _hardwares(hardware)
-    given = chosen.deployment if deployment is None else deployment
+    given = _usual(chosen, task) if deployment is None else deployment
     deployed = Deployment.parse(given) if isinstance(given, str) else given
     folder = None if run_dir is None else Path(run_dir)
     if folder is not None:
@@ -218,6 +220,13 @@ def fit(
     if folder is not None:
         _write(folder, result)
     return result
+
+
+def _usual(method: Method, task: Task) -> str:
+    """Return the deployment that a method's objectives suppose where none is given."""
+    outputs = task.n_classes  # 0: the vocabulary of whatever model lies in a folder
+    too_many = outputs == 0 or not fits_readout(outputs)
+    return "channel" if method.deployment == "readout" and too_many else method.deployment
 
 
 def _recipe(
