@@ -1,11 +1,12 @@
 """Deep networks: whether the search layer by layer pays there, and what it costs.
 
-Four ways to spend four plain trainings on a network of CIFAR-10, all with the same start and batches: plain
-training; noise of one fixed level on all layers; that level tuned (a grid of four, plain training among them,
-and two proposals); the whole search of `steady` (the grid, and five proposals of level, depth slope, first and
-last layer, mixture, clipping). What a search spends is taken from the training of the network that is kept.
+Four ways to spend four plain trainings on a network, all with the same start and batches: plain training;
+noise of one fixed level on all layers; that level tuned (a grid of four, plain training among them, and two
+proposals); the whole search of `steady` (the grid, and five proposals of level, depth slope, first and last
+layer, mixture, clipping). What a search spends is taken from the training of the network that is kept.
 Objectives see validation data on devices of both sigmas, after the readout that devices get; tests use other
-devices and the test images. Devices are simulated: log-normal drift of every analog weight and bias.
+devices and the test images. The pretrained pair teaches its own forks, plain training aside. Devices are
+simulated: log-normal drift of every analog weight and bias.
 
     python bench/deep.py                     # one core, about an hour
     python bench/deep.py --full --compute cuda
@@ -39,16 +40,24 @@ class Network:
     """One network and how it is trained.
 
     Attributes:
-        model: Of the task cifar10.
+        task: What it learns.
+        model: One of the task's.
         limit: Development images, a fifth of which validates; None for all 50,000.
         epochs: Of one plain training.
-        deployments: What devices get beside their weights; one column each.
+        deployments: What devices get beside their weights; one column each. The last is that of objectives.
+        seeds: Training seeds, 0 and up.
+        n_devices: Devices of each sigma and seed in the test.
+        test_limit: Test images; None for all.
     """
 
+    task: str
     model: str
     limit: int | None
     epochs: int
     deployments: tuple[str, ...]
+    seeds: int
+    n_devices: int
+    test_limit: int | None
 
 
 @dataclass(frozen=True)
@@ -58,36 +67,38 @@ class Study:
     Attributes:
         name: Of its results and of its cache.
         networks: Compared one by one.
-        seeds: Training seeds, 0 and up.
         n_draws: Devices of each sigma in an objective.
-        n_devices: Devices of each sigma and seed in the test.
-        test_limit: Test images; None for all.
     """
 
     name: str
     networks: tuple[Network, ...]
-    seeds: int
     n_draws: int
-    n_devices: int
-    test_limit: int | None
 
 
-NORMED, PLAIN = ("none", "batch-norm", "readout"), ("none", "readout")
+PLAIN = ("none", "readout")
+NORMED = ("none", "batch-norm", "readout")
+PRETRAINED = ("none", "channel", "readout")
 QUICK = Study(
     "deep",
-    (Network("resnet8", 2_500, 10, NORMED), Network("vit", 1_500, 10, PLAIN)),
-    seeds=2,
+    (
+        Network("cifar10", "resnet8", 2_500, 10, NORMED, seeds=2, n_devices=10, test_limit=300),
+        Network("cifar10", "vit", 1_500, 10, PLAIN, seeds=2, n_devices=10, test_limit=300),
+        Network(
+            "vl-retrieval", "lite0-minilm", 500, 4, PRETRAINED, seeds=1, n_devices=3, test_limit=100
+        ),
+    ),
     n_draws=4,
-    n_devices=10,
-    test_limit=300,
 )
 FULL = Study(
     "deep-full",
-    (Network("resnet18", None, 30, NORMED), Network("vit", None, 30, PLAIN)),
-    seeds=3,
+    (
+        Network("cifar10", "resnet18", None, 30, NORMED, seeds=3, n_devices=30, test_limit=None),
+        Network("cifar10", "vit", None, 30, PLAIN, seeds=3, n_devices=30, test_limit=None),
+        Network(
+            "vl-retrieval", "lite0-minilm", None, 10, PRETRAINED, 3, n_devices=30, test_limit=None
+        ),
+    ),
     n_draws=10,
-    n_devices=30,
-    test_limit=None,
 )
 
 
@@ -117,17 +128,17 @@ def work(study: Study, network: Network, way: str, seed: int, compute: str) -> N
     start, busy = time.monotonic(), time.process_time()
     levels = [Hardware.model_validate({"device": f"lognormal:{s}"}) for s in SIGMAS]
     rows = compare(
-        "cifar10",
+        network.task,
         [method(way, study, network)],
         levels,
         deployments=network.deployments,
         objective=levels,
         seeds=[seed],
-        n_devices=study.n_devices,
+        n_devices=network.n_devices,
         epochs=network.epochs,
         model=network.model,
         limit=network.limit,
-        test_limit=study.test_limit,
+        test_limit=network.test_limit,
         device=compute,
         run_dir=path.with_suffix(""),
     )
@@ -151,7 +162,7 @@ def work(study: Study, network: Network, way: str, seed: int, compute: str) -> N
 def collect(study: Study, network: Network) -> tuple[list[int], dict[str, list[dict[str, Any]]]]:
     """Return the seeds that are whole, in order from 0, and each way's results for them."""
     seeds = []
-    for seed in range(study.seeds):
+    for seed in range(network.seeds):
         if not all(kept(study, network, way, seed).exists() for way in NOISY):
             break
         seeds.append(seed)
@@ -178,8 +189,11 @@ def spread(values: np.ndarray) -> str:
 def section(study: Study, network: Network) -> tuple[str, dict[str, Any]]:
     """Return one network's part of the report, and what it holds in numbers."""
     seeds, found = collect(study, network)
-    images = f"{network.limit or 50_000:,} development images"
-    head = f"## {network.model}: {images}, {network.epochs} epochs a training\n\n"
+    images = f"{network.limit:,}" if network.limit else "all"
+    head = (
+        f"## {network.model}, {network.task}: {images} development images, {network.epochs} epochs a "
+        f"training, {network.n_devices} devices, {network.test_limit or 'all'} test images\n\n"
+    )
     if not seeds:
         return head + "No seed is finished.\n", {"seeds": []}
     table = []
@@ -195,28 +209,28 @@ def section(study: Study, network: Network) -> tuple[str, dict[str, Any]]:
         )
         table.append([way, f"{cost:.1f}", f"{seconds:.0f}", clean, *cells])
     columns = [f"{d}, {s:g}" for d in network.deployments for s in SIGMAS]
-    done = f"Seeds finished, of {study.seeds}: {', '.join(map(str, seeds))}."
+    done = f"Seeds finished, of {network.seeds}: {', '.join(map(str, seeds))}."
     if "plain" not in found:
         done += " Plain training is not finished."
     text = [
         head + done + "\n",
         markdown(["way", "cost", "processor s", "clean", *columns], table),
-        *(f"* {line}" for line in readings(found)),
+        *(f"* {line}" for line in readings(found, network.deployments[-1])),
     ]
     return "\n".join(text) + "\n", {"seeds": seeds, "runs": found}
 
 
-def readings(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Return differences with readout, seed by seed, and what each search chose, in sentences."""
+def readings(found: dict[str, list[dict[str, Any]]], deployment: str) -> list[str]:
+    """Return differences of corrected devices, seed by seed, and what searches chose, in sentences."""
     lines = []
-    ours = means(found["layer by layer"], "readout")
+    ours = means(found["layer by layer"], deployment)
     for other in (way for way in found if way != "layer by layer"):
-        gap = ours - means(found[other], "readout")
+        gap = ours - means(found[other], deployment)
         words = "; ".join(
             f"at {sigma:g} {spread(part)} ({', '.join(f'{g:+.3f}' for g in part)})"
             for sigma, part in zip(SIGMAS, gap, strict=True)
         )
-        lines.append(f"layer by layer minus {other}, with readout (seed by seed): {words}")
+        lines.append(f"layer by layer minus {other}, with {deployment} (seed by seed): {words}")
     for way in NOISY[1:]:
         chosen = " | ".join(run["settings"] for run in found[way])
         ranks = " | ".join(
@@ -231,9 +245,9 @@ def readings(found: dict[str, list[dict[str, Any]]]) -> list[str]:
 def report(study: Study) -> None:
     """Write the tables of what is finished."""
     head = (
-        f"# Deep networks, CIFAR-10 ({study.name})\n\n"
+        f"# Deep networks ({study.name})\n\n"
         f"Test accuracy at sigma {' and '.join(f'{s:g}' for s in SIGMAS)} (simulated), mean over seeds x "
-        f"{study.n_devices} devices ± standard deviation of seeds; {study.test_limit or 'all'} test images. "
+        "devices ± standard deviation of seeds. "
         "`cost` in plain trainings (passes over the training data); the processor's seconds include what "
         "searches spend on judging, and the test.\n\n"
     )
@@ -256,7 +270,7 @@ def main() -> None:
     if unknown := [way for way in ways if way not in WAYS]:
         parser.error(f"no way {', '.join(unknown)}; one of {', '.join(WAYS)}")
     for network in study.networks if not args.report else ():
-        for seed in range(study.seeds):
+        for seed in range(network.seeds):
             for way in ways:
                 work(study, network, way, seed, args.compute)
     report(study)
