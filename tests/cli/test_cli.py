@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.data.formats import loop, pymeasure, workbook
 
+from ohmloop.cli import main
 from ohmloop.data import FiguresOfMerit
 
 
@@ -68,8 +69,13 @@ def test_unreadable_file_has_an_error_and_the_rest_is_analysed(files: Path) -> N
         ("compare", "--sigma", "a,b"),
     ],
 )
-def test_wrong_command_line_exits_with_two(args: tuple[str, ...]) -> None:
-    assert ohmloop(*args).returncode == 2
+def test_wrong_command_line_exits_with_two(
+    args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ohmloop", *args])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
 
 
 @pytest.mark.slow
