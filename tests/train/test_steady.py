@@ -11,7 +11,7 @@ from torch import nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError, TrainError
-from ohmloop.nn import Deployment, evaluate_fleet, nominal_batch_norm
+from ohmloop.nn import Deployment, batch_norms, evaluate_fleet, nominal_batch_norm
 from ohmloop.progress import ProgressEvent
 from ohmloop.tasks import Accuracy, task
 from ohmloop.tasks._entry import Source
@@ -310,3 +310,30 @@ def test_batch_statistics_are_taken_anew_of_what_was_trained_only(
         with nominal_batch_norm(model, x, 64):
             assert torch.equal(norm.running_mean, before) == (method == "as-it-comes")  # type: ignore[arg-type]
         assert torch.equal(norm.running_mean, before)  # type: ignore[arg-type]
+
+
+def test_batch_norm_that_comes_pretrained_is_frozen_and_matched(tmp_path: Path) -> None:
+    """What it learned from other data stays; devices are corrected towards it, and so is training."""
+    digits = task("digits")
+    entry = dataclasses.replace(digits.entry, pretrained=("mlp-bn",))
+    comes = dataclasses.replace(digits, entry=entry)
+    args = {**SMALL, "model": "mlp-bn", "epochs": 4}
+    x = digits.development(0, 100)[0].x
+    for place, method, match in (
+        ("own", "steady:strength=1,length=1", True),
+        ("unmatched", "steady:strength=1,length=1,match=false", False),
+    ):
+        run = fit(comes, method, run_dir=tmp_path / place, **args)
+        assert (run.noise.match, run.noise.frozen_norm) == (match, match)
+        assert run.cost == 1 + match
+        for model in (run.model, load_run(tmp_path / place).model):
+            for norm in batch_norms(model):
+                assert (norm.running_mean.abs().max() == 0) == match  # type: ignore[union-attr,operator]
+                with nominal_batch_norm(model, x, 64):
+                    assert (norm.running_mean.abs().max() == 0) == match  # type: ignore[union-attr,operator]
+    searched = fit(comes, METHOD, **args)
+    assert searched.cost <= 4
+    assert {t.noise.frozen_norm for t in searched.trials} == {True}
+    assert {t.noise.match for t in searched.trials if t.noise.level} == {True}
+    trained = fit(digits, "steady:strength=1,length=1", **args)
+    assert (trained.noise.match, trained.noise.frozen_norm) == (False, False)

@@ -10,6 +10,7 @@ from ohmloop.nn._convert import (
     has_arrays,
 )
 from ohmloop.nn._deploy import (
+    batch_norms,
     check_deployment,
     fits_readout,
     mark_noisy_statistics,
@@ -42,6 +43,7 @@ __all__ = [
     "allocate_arrays",
     "analog_parameters",
     "analogize",
+    "batch_norms",
     "calibrate_converters",
     "check_deployment",
     "device_seed",

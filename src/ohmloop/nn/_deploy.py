@@ -111,9 +111,18 @@ def takes_batch_statistics(model: nn.Module) -> bool:
 
     False without batch norm, and where ``model.train()`` leaves one in eval mode (frozen).
     """
-    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
     with _as_in_training(model):
-        return bool(norms) and all(m.training or not m.track_running_stats for m in norms)
+        return _normalises_batches(model)
+
+
+def _normalises_batches(model: nn.Module) -> bool:
+    norms = batch_norms(model)
+    return bool(norms) and all(m.training or not m.track_running_stats for m in norms)
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """Return the batch norms of a network."""
+    return [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
 
 
 def sites(
@@ -401,15 +410,15 @@ def matching(model: nn.Module, names: frozenset[str], x: Tensor) -> Iterator[Non
     """While active, a pass over ``x`` is corrected as the calibration "channel" corrects a device.
 
     The nominal network's statistics on ``x`` are taken first; they carry gradients (the scale of outputs would
-    not be learned otherwise), as do those of the pass itself, as in batch norm. Networks whose batch norms take
-    statistics of the batch are left as they are: in training mode these do the same.
+    not be learned otherwise), as do those of the pass itself, as in batch norm. Networks whose batch norms are
+    all in training mode are left as they are: these do the same.
 
     Args:
         model: In training, with its nominal weights.
         names: Its analog parameters.
         x: The batch ``B x ...`` that the pass will see.
     """
-    if takes_batch_statistics(model):
+    if _normalises_batches(model):
         yield
         return
     places = sites(model, "channel", names)

@@ -34,7 +34,7 @@ from ohmloop.nn import (
 from ohmloop.progress import Progress, silent
 from ohmloop.run import Executor, using
 from ohmloop.tasks import Task, task
-from ohmloop.train._folder import finished_config, open_run, write_json, write_weights
+from ohmloop.train._folder import finished_config, open_run, read_json, write_json, write_weights
 from ohmloop.train._loop import Lesson, Recipe, Schedule, has_ranges
 from ohmloop.train._methods import AsItComes, Distillation, Method, Steady, parse_method
 from ohmloop.train._noise import Noise, noisy_layers
@@ -392,13 +392,21 @@ def load_run(folder: str | Path) -> Run:
         model.load_state_dict(torch.load(path / "weights.pt", weights_only=True))
     except (OSError, RuntimeError, KeyError, EOFError, ValueError, *_DAMAGE) as error:
         raise TrainError(f"{path / 'weights.pt'} is damaged: {error}.") from error
-    if config["method"] != str(AsItComes()):
+    if config["method"] != str(AsItComes()) and not _kept_norms(path):
         mark_noisy_statistics(model)
     hardware = Hardware.model_validate(config["hardware"][0])
     analogize(model.eval(), hardware, where=where_of(config))
     if has_ranges(hardware):
         calibrated(model, hardware, _inputs(found, config))
     return Run(model.eval(), found, config)
+
+
+def _kept_norms(path: Path) -> bool:
+    """Return whether a finished run's training left the statistics of batch norm as they came."""
+    try:
+        return bool(read_json(path / "result.json")["noise"].get("frozen_norm", False))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TrainError(f"{path / 'result.json'} is damaged: {error!r}.") from error
 
 
 def where_of(config: dict[str, Any]) -> Where:

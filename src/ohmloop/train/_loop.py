@@ -18,6 +18,7 @@ from ohmloop.crossbar import Hardware
 from ohmloop.errors import TrainError
 from ohmloop.nn import (
     analog_parameters,
+    batch_norms,
     calibrate_converters,
     erase,
     has_arrays,
@@ -173,7 +174,8 @@ def run_training(
 ) -> list[dict[str, float]]:
     """Go through the epochs of a training that are left; see `train_once`."""
     recipe = training.recipe
-    mark_noisy_statistics(training.model)
+    if not training.noise.frozen_norm:
+        mark_noisy_statistics(training.model)
     checkpoint = folder / "checkpoint.pt" if folder is not None else None
     if checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
@@ -226,6 +228,9 @@ class Training:
         """Go once through the data; return the mean loss."""
         x = self.lesson.train.x
         self.model.train()
+        if self.noise.frozen_norm:
+            for norm in batch_norms(self.model):
+                norm.eval()
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(epoch)
         ramp = self.noise.ramp * self.recipe.epochs

@@ -42,8 +42,9 @@ class Noise(BaseModel):
         clip: After each step weights are cut to this many deviations of their tensor; 0 for not.
         distill: Share of the teacher's term in the loss, [0, 1].
         match: Whether outputs of analog layers are brought to the nominal network's mean and deviation by
-            channel within each batch, as the calibration "channel" does on a device. With batch norm in
-            the network nothing is to be matched.
+            channel within each batch, as the calibration "channel" does on a device. Where all batch norms
+            of the network take statistics of the batch, nothing is to be matched.
+        frozen_norm: Whether batch norm keeps the statistics that it came with, and uses them.
         sharpness: Second pass at weights moved uphill: "sam", "asam" (Foret et al. 2021, Kwon et al. 2021),
             "awp" (Wu et al. 2020).
         radius: Of that move.
@@ -72,6 +73,7 @@ class Noise(BaseModel):
     clip: Annotated[float, Field(ge=0)] = 0.0
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0
     match: bool = False
+    frozen_norm: bool = False
     sharpness: Sharpness = "none"
     radius: Annotated[float, Field(ge=0)] = 0.0
     tile_drop: Annotated[float, Field(ge=0, lt=1)] = 0.0

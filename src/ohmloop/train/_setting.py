@@ -89,6 +89,7 @@ class Setting(NamedTuple):
     executor: Executor
     measured: float | None = None
     team: Team | None = None
+    frozen_norm: bool = False
 
     def sent(self) -> Setting:
         """Return what a trial of a search gets: in a worker, one that reports to nobody and has no workers."""

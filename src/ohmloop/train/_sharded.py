@@ -173,10 +173,11 @@ class _Whole(TorchFunctionMode):
 
 def check_shardable(model: nn.Module, lesson: Lesson, noise: Noise) -> None:
     """Raise TrainError, by name, for what would not come to the same on several processes."""
-    if noise.match and noise.level and not takes_batch_statistics(model):
+    matched = noise.frozen_norm or not takes_batch_statistics(model)
+    if noise.match and noise.level and matched:
         raise TrainError(
             "match=true corrects outputs by statistics of the whole batch, of which each of several processes "
-            "has a part. Leave out match=true, or --processes (processes=1)."
+            "has a part. Give match=false, or leave out --processes (processes=1)."
         )
     for name, module in model.named_modules():
         rate = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else 0.0

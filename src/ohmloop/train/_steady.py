@@ -23,7 +23,7 @@ from torch import nn
 
 from ohmloop import bo
 from ohmloop.errors import TrainError
-from ohmloop.nn import nominal_batch_norm, score, takes_batch_statistics
+from ohmloop.nn import batch_norms, nominal_batch_norm, score, takes_batch_statistics
 from ohmloop.progress import ProgressEvent
 from ohmloop.train._folder import write_json
 from ohmloop.train._loop import Diverged
@@ -78,8 +78,7 @@ def train_steady(
         with tempfile.TemporaryDirectory(prefix="ohmloop-") as scratch:
             return train_steady(setting, method, Path(scratch))
     start, cost = _start(setting, method, folder)
-    if takes_batch_statistics(start):
-        method = method.model_copy(update={"match": False})  # Batch norm matches by itself.
+    setting, method = _matched(setting, method, start)
     recipe = setting.recipe
     total = _left(method, recipe.epochs, cost)
     long = recipe._replace(epochs=_epochs(method, recipe.epochs, total))
@@ -94,6 +93,19 @@ def train_steady(
     noise = _noise(taught, method, _CENTRE)
     outcome = taught.train(_fork(setting, start), noise, folder / "main", method.name)
     return outcome, noise, (), cost + noise.passes * long.epochs / recipe.epochs
+
+
+def _matched(setting: Setting, method: Steady, start: nn.Module) -> tuple[Setting, Steady]:
+    """Return both with what is matched, and whether batch norm is frozen for it, decided."""
+    by_batch, comes = takes_batch_statistics(start), setting.task.is_pretrained(setting.model)
+    if by_batch and not comes:
+        match = False  # Batch norm matches by itself.
+    elif method.match is None:
+        match = bool(batch_norms(start))
+    else:
+        match = method.match
+    frozen = setting._replace(frozen_norm=match and by_batch)
+    return frozen, method.model_copy(update={"match": match})
 
 
 def _left(method: Steady, unit: int, spent: float) -> int:
@@ -162,7 +174,7 @@ def _noise(setting: Setting, method: Steady, point: dict[str, float]) -> Noise:
     distill = value["distill"] if taught else 0.0
     level = min(value["strength"] * setting.sigma, MAX_LEVEL)
     if not level:  # Plain training: what shapes the noise shapes nothing.
-        return Noise(clip=clip, distill=distill)
+        return Noise(clip=clip, distill=distill, frozen_norm=setting.frozen_norm)
     return Noise(
         level=level,
         distribution="mixture" if value["mixture"] else "gaussian",
@@ -173,7 +185,8 @@ def _noise(setting: Setting, method: Steady, point: dict[str, float]) -> Noise:
         ramp=method.ramp,
         clip=clip,
         distill=distill,
-        match=method.match,
+        match=bool(method.match),
+        frozen_norm=setting.frozen_norm,
     )
 
 

@@ -133,7 +133,8 @@ class Team:
         place = next(model.parameters()).device
         state = torch.load(job.with_name(_TRAINED), weights_only=True, map_location=place)
         model.load_state_dict(state)
-        mark_noisy_statistics(model)
+        if not noise.frozen_norm:
+            mark_noisy_statistics(model)
         model.eval()
         history: list[dict[str, float]] = found
         return history
