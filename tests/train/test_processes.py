@@ -324,8 +324,11 @@ def test_what_cannot_be_divided_is_refused_by_name() -> None:
     with pytest.raises(TrainError, match="match=true"):
         check_shardable(bare, given, matched)
     check_shardable(law(), given, matched)  # Batch norm leaves nothing to match.
+    came = law()
+    norm = next(m for m in came.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d))
+    norm.running_mean.fill_(0.5)  # type: ignore[union-attr]
     with pytest.raises(TrainError, match="match=false"):
-        check_shardable(law(), given, Noise(level=0.3, match=True, frozen_norm=True))
+        check_shardable(came, given, Noise(level=0.3, match=True, frozen_norm=True))
     dropping = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 3)).double()
     with pytest.raises(TrainError, match=r"1 drops out 0.2 .* method dropout:rate=0.2"):
         check_shardable(dropping, given, Noise())

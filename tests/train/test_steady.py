@@ -11,10 +11,11 @@ from torch import nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError, TrainError
-from ohmloop.nn import Deployment, batch_norms, evaluate_fleet, nominal_batch_norm
+from ohmloop.nn import Deployment, evaluate_fleet, nominal_batch_norm
 from ohmloop.progress import ProgressEvent
 from ohmloop.tasks import Accuracy, task
 from ohmloop.tasks._entry import Source
+from ohmloop.tasks._task import _ENTRIES
 from ohmloop.train import (
     Noise,
     Trial,
@@ -312,28 +313,49 @@ def test_batch_statistics_are_taken_anew_of_what_was_trained_only(
         assert torch.equal(norm.running_mean, before)  # type: ignore[arg-type]
 
 
-def test_batch_norm_that_comes_pretrained_is_frozen_and_matched(tmp_path: Path) -> None:
+def came(name: str, seed: int, folder: Path | None) -> nn.Module:
+    """Return a network one of whose batch norms comes with statistics, and a fresh one behind it."""
+    layers = (nn.Linear(64, 30), nn.BatchNorm1d(30), nn.ReLU(), nn.Linear(30, 10))
+    model = nn.Sequential(nn.Flatten(), *layers, nn.BatchNorm1d(10))
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.parameters():
+        if p.ndim == 2:
+            nn.init.kaiming_uniform_(p, generator=generator)
+    with torch.no_grad():
+        model[2].running_mean.uniform_(-1, 1, generator=generator)  # type: ignore[union-attr,operator]
+    return model.eval()
+
+
+def test_batch_norm_that_comes_with_statistics_is_frozen_and_matched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What it learned from other data stays; devices are corrected towards it, and so is training."""
-    digits = task("digits")
-    entry = dataclasses.replace(digits.entry, pretrained=("mlp-bn",))
-    comes = dataclasses.replace(digits, entry=entry)
-    args = {**SMALL, "model": "mlp-bn", "epochs": 4}
+    entry = dataclasses.replace(
+        task("digits").entry, models=("came",), default_model="came", build=came
+    )
+    monkeypatch.setitem(_ENTRIES, "digits-came", entry)
+    digits = task("digits-came")
+    args = {**SMALL, "epochs": 4}
     x = digits.development(0, 100)[0].x
+    own = digits.model()[2].running_mean  # type: ignore[index,union-attr]
     for place, method, match in (
-        ("own", "steady:strength=1,length=1", True),
+        ("matched", "steady:strength=1,length=1", True),
         ("unmatched", "steady:strength=1,length=1,match=false", False),
     ):
-        run = fit(comes, method, run_dir=tmp_path / place, **args)
+        run = fit(digits, method, run_dir=tmp_path / place, **args)
         assert (run.noise.match, run.noise.frozen_norm) == (match, match)
         assert run.cost == 1 + match
         for model in (run.model, load_run(tmp_path / place).model):
-            for norm in batch_norms(model):
-                assert (norm.running_mean.abs().max() == 0) == match  # type: ignore[union-attr,operator]
-                with nominal_batch_norm(model, x, 64):
-                    assert (norm.running_mean.abs().max() == 0) == match  # type: ignore[union-attr,operator]
-    searched = fit(comes, METHOD, **args)
+            first, last = (m.running_mean for m in model.modules() if isinstance(m, nn.BatchNorm1d))
+            before = last.clone()  # type: ignore[operator]
+            assert before.any()  # type: ignore[operator]
+            assert torch.equal(first, own) == match  # type: ignore[arg-type]
+            with nominal_batch_norm(model, x, 64):  # Taken anew but for what is its own.
+                assert torch.equal(first, own) == match  # type: ignore[arg-type]
+                assert not torch.equal(last, before)  # type: ignore[arg-type]
+    searched = fit(digits, METHOD, **args)
     assert searched.cost <= 4
     assert {t.noise.frozen_norm for t in searched.trials} == {True}
     assert {t.noise.match for t in searched.trials if t.noise.level} == {True}
-    trained = fit(digits, "steady:strength=1,length=1", **args)
-    assert (trained.noise.match, trained.noise.frozen_norm) == (False, False)
+    fresh = fit(task("digits"), "steady:strength=1,length=1", model="mlp-bn", **args)
+    assert (fresh.noise.match, fresh.noise.frozen_norm) == (False, False)

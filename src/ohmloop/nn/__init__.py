@@ -10,12 +10,12 @@ from ohmloop.nn._convert import (
     has_arrays,
 )
 from ohmloop.nn._deploy import (
-    batch_norms,
     check_deployment,
     fits_readout,
     mark_noisy_statistics,
     matching,
     nominal_batch_norm,
+    pretrained_norms,
     takes_batch_statistics,
 )
 from ohmloop.nn._deployment import Deployment
@@ -43,7 +43,6 @@ __all__ = [
     "allocate_arrays",
     "analog_parameters",
     "analogize",
-    "batch_norms",
     "calibrate_converters",
     "check_deployment",
     "device_seed",
@@ -64,6 +63,7 @@ __all__ = [
     "nominal_batch_norm",
     "predict",
     "predict_fleet",
+    "pretrained_norms",
     "program",
     "score",
     "summary",

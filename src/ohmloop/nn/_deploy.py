@@ -23,7 +23,7 @@ same inputs, which are computed once for all devices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -44,17 +44,23 @@ MAX_GAIN = 1e3
 _NOISY = "_ohmloop_noisy_statistics"
 
 
-def mark_noisy_statistics(model: nn.Module) -> None:
+def mark_noisy_statistics(model: nn.Module, frozen: Sequence[nn.Module] = ()) -> None:
     """Note that batch norm's running statistics were gathered in a training, where weights were noisy.
 
     Deployments that bring devices to the nominal network take its statistics anew then. Those of a network as
     it comes are part of what it learned, from data that a few inputs here cannot stand for, and stay. The note
     is copied with the model, and is no part of its state dict. Frozen layers, which ``model.train()`` leaves in
     eval mode, gather nothing and are not marked.
+
+    Args:
+        model: The network.
+        frozen: Layers that were frozen by the training.
     """
+    left = {id(module) for module in frozen}
     with _as_in_training(model):
         for module in model.modules():
-            if isinstance(module, BATCH_NORMS) and module.training and module.track_running_stats:
+            gathers = isinstance(module, BATCH_NORMS) and module.training
+            if gathers and module.track_running_stats and id(module) not in left:
                 module.__dict__[_NOISY] = True
 
 
@@ -116,13 +122,18 @@ def takes_batch_statistics(model: nn.Module) -> bool:
 
 
 def _normalises_batches(model: nn.Module) -> bool:
-    norms = batch_norms(model)
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
     return bool(norms) and all(m.training or not m.track_running_stats for m in norms)
 
 
-def batch_norms(model: nn.Module) -> list[nn.Module]:
-    """Return the batch norms of a network."""
-    return [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
+def pretrained_norms(model: nn.Module) -> list[nn.Module]:
+    """Return the batch norms that have running statistics other than a fresh layer's."""
+    out: list[nn.Module] = []
+    for m in model.modules():
+        if isinstance(m, BATCH_NORMS) and m.running_mean is not None and m.running_var is not None:
+            if bool(m.running_mean.any()) or bool((m.running_var != 1).any()):
+                out.append(m)
+    return out
 
 
 def sites(

@@ -29,6 +29,7 @@ from ohmloop.nn import (
     fits_readout,
     has_arrays,
     mark_noisy_statistics,
+    pretrained_norms,
     score,
 )
 from ohmloop.progress import Progress, silent
@@ -388,12 +389,13 @@ def load_run(folder: str | Path) -> Run:
     config = finished_config(path)
     found = task(config["task"], config["data"], standardise=config["standardise"])
     model = found.model(config["model"], seed=config["seed"])
+    frozen = pretrained_norms(model) if _kept_norms(path) else []
     try:
         model.load_state_dict(torch.load(path / "weights.pt", weights_only=True))
     except (OSError, RuntimeError, KeyError, EOFError, ValueError, *_DAMAGE) as error:
         raise TrainError(f"{path / 'weights.pt'} is damaged: {error}.") from error
-    if config["method"] != str(AsItComes()) and not _kept_norms(path):
-        mark_noisy_statistics(model)
+    if config["method"] != str(AsItComes()):
+        mark_noisy_statistics(model, frozen)
     hardware = Hardware.model_validate(config["hardware"][0])
     analogize(model.eval(), hardware, where=where_of(config))
     if has_ranges(hardware):

@@ -18,12 +18,12 @@ from ohmloop.crossbar import Hardware
 from ohmloop.errors import TrainError
 from ohmloop.nn import (
     analog_parameters,
-    batch_norms,
     calibrate_converters,
     erase,
     has_arrays,
     mark_noisy_statistics,
     matching,
+    pretrained_norms,
     program,
     score,
 )
@@ -174,8 +174,7 @@ def run_training(
 ) -> list[dict[str, float]]:
     """Go through the epochs of a training that are left; see `train_once`."""
     recipe = training.recipe
-    if not training.noise.frozen_norm:
-        mark_noisy_statistics(training.model)
+    mark_noisy_statistics(training.model, training.frozen)
     checkpoint = folder / "checkpoint.pt" if folder is not None else None
     if checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
@@ -216,6 +215,7 @@ class Training:
         self.model, self.lesson, self.noise, self.recipe = model, lesson, noise, recipe
         self.place = next(model.parameters()).device
         self.chips = chips
+        self.frozen = pretrained_norms(model) if noise.frozen_norm else []
         self.shuffle = torch.Generator().manual_seed(recipe.seed)
         self.random = torch.Generator(device=self.place).manual_seed(recipe.seed + 1_000_003)
         # Learnable parameters only: a pretrained network may hold frozen ones.
@@ -228,9 +228,8 @@ class Training:
         """Go once through the data; return the mean loss."""
         x = self.lesson.train.x
         self.model.train()
-        if self.noise.frozen_norm:
-            for norm in batch_norms(self.model):
-                norm.eval()
+        for norm in self.frozen:
+            norm.eval()
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(epoch)
         ramp = self.noise.ramp * self.recipe.epochs

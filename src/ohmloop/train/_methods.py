@@ -372,8 +372,8 @@ class Steady(Method):
         teacher: Whether forks start from a plainly trained network and imitate it; None for that only where the
             task's network comes pretrained, so that the teacher costs nothing.
         match: Whether training corrects analog outputs by channel, as calibration does on a device: two
-            passes a step. Not where batch norm, trained from the start, does it by itself. Batch norm that
-            comes pretrained is frozen meanwhile. None: where there is such batch norm.
+            passes a step. Batch norm that comes with statistics is frozen meanwhile; a fresh one does by itself
+            what is to be done. None: where batch norm comes with statistics.
         length: Epochs of the network that is kept, over those of one plain training. None: what a budget of
             four plain trainings leaves after a teacher and the other trials of the search (2.5 of them,
             where nothing is taught and a tenth of a training is at least one epoch); without a search 2.8,

@@ -44,7 +44,7 @@ class Noise(BaseModel):
         match: Whether outputs of analog layers are brought to the nominal network's mean and deviation by
             channel within each batch, as the calibration "channel" does on a device. Where all batch norms
             of the network take statistics of the batch, nothing is to be matched.
-        frozen_norm: Whether batch norm keeps the statistics that it came with, and uses them.
+        frozen_norm: Whether batch norms that come with running statistics keep them, and use them.
         sharpness: Second pass at weights moved uphill: "sam", "asam" (Foret et al. 2021, Kwon et al. 2021),
             "awp" (Wu et al. 2020).
         radius: Of that move.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ohmloop.errors import TrainError
-from ohmloop.nn import takes_batch_statistics
+from ohmloop.nn import pretrained_norms, takes_batch_statistics
 from ohmloop.tasks import Accuracy, Metric, Perplexity, RSquared
 from ohmloop.tasks._metric import IGNORED
 from ohmloop.train._loop import Chips, Lesson, Recipe, Training
@@ -173,7 +173,8 @@ class _Whole(TorchFunctionMode):
 
 def check_shardable(model: nn.Module, lesson: Lesson, noise: Noise) -> None:
     """Raise TrainError, by name, for what would not come to the same on several processes."""
-    matched = noise.frozen_norm or not takes_batch_statistics(model)
+    frozen = noise.frozen_norm and bool(pretrained_norms(model))
+    matched = frozen or not takes_batch_statistics(model)
     if noise.match and noise.level and matched:
         raise TrainError(
             "match=true corrects outputs by statistics of the whole batch, of which each of several processes "

@@ -23,7 +23,7 @@ from torch import nn
 
 from ohmloop import bo
 from ohmloop.errors import TrainError
-from ohmloop.nn import batch_norms, nominal_batch_norm, score, takes_batch_statistics
+from ohmloop.nn import nominal_batch_norm, pretrained_norms, score, takes_batch_statistics
 from ohmloop.progress import ProgressEvent
 from ohmloop.train._folder import write_json
 from ohmloop.train._loop import Diverged
@@ -78,7 +78,7 @@ def train_steady(
         with tempfile.TemporaryDirectory(prefix="ohmloop-") as scratch:
             return train_steady(setting, method, Path(scratch))
     start, cost = _start(setting, method, folder)
-    setting, method = _matched(setting, method, start)
+    setting, method = _matched(setting, method, setting.fresh() if cost else start)
     recipe = setting.recipe
     total = _left(method, recipe.epochs, cost)
     long = recipe._replace(epochs=_epochs(method, recipe.epochs, total))
@@ -95,17 +95,15 @@ def train_steady(
     return outcome, noise, (), cost + noise.passes * long.epochs / recipe.epochs
 
 
-def _matched(setting: Setting, method: Steady, start: nn.Module) -> tuple[Setting, Steady]:
+def _matched(setting: Setting, method: Steady, fresh: nn.Module) -> tuple[Setting, Steady]:
     """Return both with what is matched, and whether batch norm is frozen for it, decided."""
-    by_batch, comes = takes_batch_statistics(start), setting.task.is_pretrained(setting.model)
-    if by_batch and not comes:
+    came = bool(pretrained_norms(fresh))
+    if takes_batch_statistics(fresh) and not came:
         match = False  # Batch norm matches by itself.
-    elif method.match is None:
-        match = bool(batch_norms(start))
     else:
-        match = method.match
-    frozen = setting._replace(frozen_norm=match and by_batch)
-    return frozen, method.model_copy(update={"match": match})
+        match = came if method.match is None else method.match
+    update = {"match": match}
+    return setting._replace(frozen_norm=match and came), method.model_copy(update=update)
 
 
 def _left(method: Steady, unit: int, spent: float) -> int:

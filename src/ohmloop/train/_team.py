@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ohmloop.errors import TrainError
-from ohmloop.nn import mark_noisy_statistics
+from ohmloop.nn import mark_noisy_statistics, pretrained_norms
 from ohmloop.progress import Progress, silent
 from ohmloop.run._group import Group, Say, Seat
 from ohmloop.train._loop import Chips, Diverged, Lesson, Recipe, run_training
@@ -132,9 +132,9 @@ class Team:
             raise found
         place = next(model.parameters()).device
         state = torch.load(job.with_name(_TRAINED), weights_only=True, map_location=place)
+        frozen = pretrained_norms(model) if noise.frozen_norm else []
         model.load_state_dict(state)
-        if not noise.frozen_norm:
-            mark_noisy_statistics(model)
+        mark_noisy_statistics(model, frozen)
         model.eval()
         history: list[dict[str, float]] = found
         return history
