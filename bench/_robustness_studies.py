@@ -183,7 +183,12 @@ def quick(data: Path | None) -> dict[str, Study]:
             "vl-retrieval",
             "vl-retrieval",
             ("lite0-minilm",),
-            ("as-it-comes", "steady:strength=1,length=1,distill=0.9"),
+            (
+                "as-it-comes",
+                "steady:strength=1,length=1,distill=0.9",
+                "steady:strength=1,length=1,distill=0.9,match=false",
+                "steady:strength=0,length=1,distill=0.9",  # what is learned from the data, without noise
+            ),
             DEPLOYED,
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),

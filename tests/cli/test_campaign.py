@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,18 @@ def ohmloop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ohmloop:
     assert call("new", tmp_path / "lab").code == 0
     monkeypatch.chdir(tmp_path / "lab")
     return call
+
+
+@pytest.fixture(scope="module")
+def suggested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign with two suggestions; copy it."""
+    place = tmp_path_factory.mktemp("suggested") / "lab"
+    place.mkdir()
+    (place / "campaign.toml").write_text(TEXT)
+    assert call("new", place).code == 0
+    with contextlib.chdir(place):
+        assert call("suggest", "-q", 2).code == 0
+    return place
 
 
 @pytest.mark.slow
@@ -205,10 +218,15 @@ def test_decisions_read_as_they_are_typed(ohmloop: Ohmloop) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_mistake_exits_with_one_and_says_what_to_do(
-    ohmloop: Ohmloop, args: tuple[str, ...], message: str
+    suggested: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    args: tuple[str, ...],
+    message: str,
 ) -> None:
-    ohmloop("suggest", "-q", 2)
-    run = ohmloop(*args)
+    shutil.copytree(suggested, tmp_path / "lab")
+    monkeypatch.chdir(tmp_path / "lab")
+    run = call(*args)
     assert run.code == 1
     assert run.out == ""
     assert message in run.err
