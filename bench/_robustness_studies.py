@@ -259,7 +259,12 @@ def few(data: Path | None) -> dict[str, Study]:
         study(
             "vl-chat",
             "lite0-smollm2",
-            ("erm", "weight-noise:level=0.1", "steady:strength=1,length=1"),
+            (
+                "erm",
+                "weight-noise:level=0.1",
+                "steady:strength=1,length=1",
+                "steady:strength=0,length=1",  # frozen batch norm without noise
+            ),
             epochs=3,
             limit=400,
             test_limit=60,
