@@ -189,7 +189,7 @@ def quick(data: Path | None) -> dict[str, Study]:
                 "steady:strength=1,length=1,distill=0.9,match=false",
                 "steady:strength=0,length=1,distill=0.9",  # what is learned from the data, without noise
             ),
-            DEPLOYED,
+            (*DEPLOYED, MORE_CELLS[1]),
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
             limit=500,
