@@ -8,7 +8,7 @@ Objectives see validation data on devices of both sigmas, after the readout that
 devices and the test images. The pretrained pair teaches its own forks, plain training aside. Devices are
 simulated: log-normal drift of every analog weight and bias.
 
-    python bench/deep.py                     # one core, about an hour
+    python bench/deep.py                     # one core, about two hours
     python bench/deep.py --full --compute cuda
     python bench/deep.py --report            # the tables of what is finished so far
 

@@ -198,9 +198,9 @@ def test_fleets_divide_cells_by_themselves() -> None:
     assert both["cells=3"].deployment == "none:mean_gain=true,cells=3"
     assert both["cells=3"].mean > both["arrays=3"].mean > both["none"].mean
     resolved = allocate_arrays(model, Deployment(cells=3, mean_gain=True), x)
-    assert both["cells=3"].arrays == resolved.layer_arrays
-    assert both["arrays=3"].arrays == tuple((layer, 3) for layer in ("0", "2", "4", "6"))
-    assert both["none"].arrays == ()
+    assert both["cells=3"].layer_arrays == resolved.layer_arrays
+    assert both["arrays=3"].layer_arrays == tuple((layer, 3) for layer in ("0", "2", "4", "6"))
+    assert both["none"].layer_arrays == ()
     by_hand = evaluate_fleet(model, (x, y), n_devices=40, metric=RSquared(), deployment=resolved)
     assert by_hand.scores.tolist() == both["cells=3"].scores.tolist()
     done = evaluate_measure(

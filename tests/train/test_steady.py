@@ -315,14 +315,11 @@ def test_batch_statistics_are_taken_anew_of_what_was_trained_only(
 
 def came(name: str, seed: int, folder: Path | None) -> nn.Module:
     """Return a network one of whose batch norms comes with statistics, and a fresh one behind it."""
-    layers = (nn.Linear(64, 30), nn.BatchNorm1d(30), nn.ReLU(), nn.Linear(30, 10))
-    model = nn.Sequential(nn.Flatten(), *layers, nn.BatchNorm1d(10))
-    generator = torch.Generator().manual_seed(seed)
-    for p in model.parameters():
-        if p.ndim == 2:
-            nn.init.kaiming_uniform_(p, generator=generator)
-    with torch.no_grad():
-        model[2].running_mean.uniform_(-1, 1, generator=generator)  # type: ignore[union-attr,operator]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = (nn.Linear(64, 30), nn.BatchNorm1d(30), nn.ReLU(), nn.Linear(30, 10))
+        model = nn.Sequential(nn.Flatten(), *layers, nn.BatchNorm1d(10))
+        model[2].running_mean.uniform_(-1, 1)  # type: ignore[union-attr,operator]
     return model.eval()
 
 

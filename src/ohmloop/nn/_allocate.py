@@ -179,9 +179,8 @@ def sensitivities(model: nn.Module, inputs: Tensor, calibration: Calibration) ->
             else (w.detach() * slope).square().sum().double()
             for w, slope in zip(weights.values(), slopes, strict=True)
         ]
-        found.append(
-            (torch.stack(squares) / len(x)).tolist()
-        )  # read together: each waits for a GPU
+        # Read together: each waits for a GPU.
+        found.append((torch.stack(squares) / len(x)).tolist())
     return dict(zip(weights, np.mean(found, axis=0).tolist(), strict=True))
 
 

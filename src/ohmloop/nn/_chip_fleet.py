@@ -98,7 +98,7 @@ def score_chips(
             metric=metric,
             digital=digital,
             deployment=asked,
-            arrays=layer_counts(model, deployment),
+            layer_arrays=layer_counts(model, deployment),
             seed=seed,
             progress=progress,
         )
@@ -164,7 +164,7 @@ def measure_chips(
             is_higher_better=is_higher_better,
             digital=digital,
             deployment=asked,
-            arrays=layer_counts(model, deployment),
+            layer_arrays=layer_counts(model, deployment),
             seed=seed,
             progress=progress,
         )

@@ -205,7 +205,7 @@ def evaluate_fleets(
             metric=metric,
             digital=digital,
             deployment=asked,
-            arrays=layer_counts(model, deployment),
+            layer_arrays=layer_counts(model, deployment),
             seed=seed,
             progress=progress,
         )
@@ -289,7 +289,7 @@ def evaluate_measure(
             is_higher_better=is_higher_better,
             digital=digital,
             deployment=asked,
-            arrays=layer_counts(model, deployment),
+            layer_arrays=layer_counts(model, deployment),
             seed=seed,
             progress=progress,
         )

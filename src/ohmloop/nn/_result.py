@@ -24,7 +24,7 @@ class FleetResult:
         deployment: What each device got beside its weights.
         seed: Of the fleet.
         n_samples: Inputs that each score is taken over.
-        arrays: Analog layers and how many averaged arrays hold each, as divided; empty where one holds each.
+        layer_arrays: How many averaged arrays hold each analog layer, as divided; empty where one holds each.
     """
 
     scores: NDArray[np.float64]
@@ -37,7 +37,7 @@ class FleetResult:
     deployment: str
     seed: int
     n_samples: int
-    arrays: tuple[tuple[str, int], ...] = ()
+    layer_arrays: tuple[tuple[str, int], ...] = ()
 
     @property
     def mean(self) -> float:
@@ -68,7 +68,7 @@ class FleetResult:
             "seed": self.seed,
             "n_devices": len(self.scores),
             "n_samples": self.n_samples,
-            "arrays": dict(self.arrays),
+            "layer_arrays": dict(self.layer_arrays),
             "digital": self.digital,
             "mean": self.mean,
             "std": self.std,

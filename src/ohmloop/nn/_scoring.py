@@ -187,7 +187,7 @@ def scored_fleets(
     metric: Metric,
     digital: float,
     deployment: Deployment,
-    arrays: tuple[tuple[str, int], ...],
+    layer_arrays: tuple[tuple[str, int], ...],
     seed: int,
     progress: Progress,
 ) -> list[FleetResult]:
@@ -205,7 +205,7 @@ def scored_fleets(
         metric: How outputs are scored.
         digital: Score of the nominal weights.
         deployment: What each device gets, for the record.
-        arrays: Layers and their arrays, for the record.
+        layer_arrays: Layers and their arrays, for the record.
         seed: Of the fleet, for the record.
         progress: Told after each chunk.
     """
@@ -234,7 +234,7 @@ def scored_fleets(
             digital,
             hardware,
             deployment,
-            arrays,
+            layer_arrays,
             seed,
             metric.name,
             metric.is_higher_better,
@@ -254,7 +254,7 @@ def measured_fleets(
     is_higher_better: bool,
     digital: float,
     deployment: Deployment,
-    arrays: tuple[tuple[str, int], ...],
+    layer_arrays: tuple[tuple[str, int], ...],
     seed: int,
     progress: Progress,
 ) -> list[FleetResult]:
@@ -270,7 +270,7 @@ def measured_fleets(
         is_higher_better: False for an error.
         digital: Score of the nominal weights.
         deployment: What each device gets, for the record.
-        arrays: Layers and their arrays, for the record.
+        layer_arrays: Layers and their arrays, for the record.
         seed: Of the fleet, for the record.
         progress: Told after each device.
     """
@@ -282,7 +282,9 @@ def measured_fleets(
             done = device * len(hardwares) + k + 1
             progress(ProgressEvent("devices", done, scores.size, name))
     return [
-        _result(scores[k], digital, hardware, deployment, arrays, seed, name, is_higher_better, 1)
+        _result(
+            scores[k], digital, hardware, deployment, layer_arrays, seed, name, is_higher_better, 1
+        )
         for k, hardware in enumerate(hardwares)
     ]
 
@@ -292,7 +294,7 @@ def _result(
     digital: float,
     hardware: Assigned,
     deployment: Deployment,
-    arrays: tuple[tuple[str, int], ...],
+    layer_arrays: tuple[tuple[str, int], ...],
     seed: int,
     metric: str,
     is_higher_better: bool,
@@ -310,5 +312,5 @@ def _result(
         deployment=str(deployment),
         seed=seed,
         n_samples=n_samples,
-        arrays=arrays,
+        layer_arrays=layer_arrays,
     )

@@ -97,7 +97,6 @@ def evaluate_folder(
         kept = Evaluation(
             **question,
             **{k: figures[k] for k in _FIGURES},
-            layer_arrays=figures["arrays"],
             name=evaluation_name(fleet.device, question),
             task=run.task.name,
             model=str(run.config["model"]),
@@ -117,6 +116,7 @@ _FIGURES = (
     "sigma",
     "convention",
     "n_samples",
+    "layer_arrays",
     "metric",
     "is_higher_better",
     "digital",
@@ -130,7 +130,7 @@ _FIGURES = (
 def _use(run: Run, hardware: Hardware, fleet: FleetResult) -> ArrayUse:
     """Return tiles and energy by layer, driven by inputs that the network was not trained on."""
     _, validation = run.task.development(run.config["seed"], run.config["limit"])
-    averaging = Deployment(layer_arrays=fleet.arrays)
+    averaging = Deployment(layer_arrays=fleet.layer_arrays)
     rows = summary(run.on(hardware), example=validation.x[:_EXAMPLES], deployment=averaging)
     return ArrayUse(
         layers=tuple(

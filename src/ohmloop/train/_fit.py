@@ -157,7 +157,7 @@ def fit(
     check_processes(processes, device)
     recipe = _recipe(task, epochs, batch_size, lr, schedule, seed)
     hardwares = _hardwares(hardware)
-    given = _usual(chosen, task) if deployment is None else deployment
+    given = _default_deployment(chosen, task) if deployment is None else deployment
     deployed = Deployment.parse(given) if isinstance(given, str) else given
     folder = None if run_dir is None else Path(run_dir)
     if folder is not None:
@@ -223,7 +223,7 @@ def fit(
     return result
 
 
-def _usual(method: Method, task: Task) -> str:
+def _default_deployment(method: Method, task: Task) -> str:
     """Return the deployment that a method's objectives suppose where none is given."""
     outputs = task.n_classes  # 0: the vocabulary of whatever model lies in a folder
     too_many = outputs == 0 or not fits_readout(outputs)

@@ -23,7 +23,6 @@ from ohmloop.nn import (
     has_arrays,
     mark_noisy_statistics,
     matching,
-    pretrained_norms,
     program,
     score,
 )
@@ -34,6 +33,7 @@ from ohmloop.train._noise import (
     Noise,
     clip_weights,
     draw_weights,
+    frozen_norms,
     masked,
     uphill,
 )
@@ -215,7 +215,7 @@ class Training:
         self.model, self.lesson, self.noise, self.recipe = model, lesson, noise, recipe
         self.place = next(model.parameters()).device
         self.chips = chips
-        self.frozen = pretrained_norms(model) if noise.frozen_norm else []
+        self.frozen = frozen_norms(model, noise)
         self.shuffle = torch.Generator().manual_seed(recipe.seed)
         self.random = torch.Generator(device=self.place).manual_seed(recipe.seed + 1_000_003)
         # Learnable parameters only: a pretrained network may hold frozen ones.

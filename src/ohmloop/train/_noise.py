@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ohmloop.errors import TrainError
-from ohmloop.nn import analog_parameters
+from ohmloop.nn import analog_parameters, pretrained_norms
 
 Distribution = Literal["gaussian", "lognormal", "lognormal-mean-1", "right-censored", "mixture"]
 Sharpness = Literal["none", "sam", "asam", "awp"]
@@ -99,6 +99,11 @@ class Noise(BaseModel):
         for key, value in rest.items():
             parts.append(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}")
         return ", ".join(parts) or "none"
+
+
+def frozen_norms(model: nn.Module, noise: Noise) -> list[nn.Module]:
+    """Return the batch norms of a network, as a training starts with it, that keep their statistics."""
+    return pretrained_norms(model) if noise.frozen_norm else []
 
 
 def dropout_masks(rates: Sequence[float]) -> Noise:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ohmloop.errors import TrainError
-from ohmloop.nn import pretrained_norms, takes_batch_statistics
+from ohmloop.nn import takes_batch_statistics
 from ohmloop.tasks import Accuracy, Metric, Perplexity, RSquared
 from ohmloop.tasks._metric import IGNORED
 from ohmloop.train._loop import Chips, Lesson, Recipe, Training
-from ohmloop.train._noise import Converters, Noise, noisy_layers
+from ohmloop.train._noise import Converters, Noise, frozen_norms, noisy_layers
 from ohmloop.train._peers import Peers, Piece, whole_batch_norm
 
 
@@ -173,8 +173,7 @@ class _Whole(TorchFunctionMode):
 
 def check_shardable(model: nn.Module, lesson: Lesson, noise: Noise) -> None:
     """Raise TrainError, by name, for what would not come to the same on several processes."""
-    frozen = noise.frozen_norm and bool(pretrained_norms(model))
-    matched = frozen or not takes_batch_statistics(model)
+    matched = bool(frozen_norms(model, noise)) or not takes_batch_statistics(model)
     if noise.match and noise.level and matched:
         raise TrainError(
             "match=true corrects outputs by statistics of the whole batch, of which each of several processes "

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from ohmloop.errors import TrainError
-from ohmloop.nn import mark_noisy_statistics, pretrained_norms
+from ohmloop.nn import mark_noisy_statistics
 from ohmloop.progress import Progress, silent
 from ohmloop.run._group import Group, Say, Seat
 from ohmloop.train._loop import Chips, Diverged, Lesson, Recipe, run_training
-from ohmloop.train._noise import Noise
+from ohmloop.train._noise import Noise, frozen_norms
 from ohmloop.train._peers import Peers, meet
 from ohmloop.train._sharded import Sharded, check_shardable
 
@@ -132,7 +132,7 @@ class Team:
             raise found
         place = next(model.parameters()).device
         state = torch.load(job.with_name(_TRAINED), weights_only=True, map_location=place)
-        frozen = pretrained_norms(model) if noise.frozen_norm else []
+        frozen = frozen_norms(model, noise)
         model.load_state_dict(state)
         mark_noisy_statistics(model, frozen)
         model.eval()
