@@ -1,6 +1,12 @@
 """PyTorch models on analog hardware: one device or many at once."""
 
 from ohmloop.nn._allocate import allocate_arrays
+from ohmloop.nn._batch_norm import (
+    mark_noisy_statistics,
+    nominal_batch_norm,
+    pretrained_norms,
+    takes_batch_statistics,
+)
 from ohmloop.nn._convert import (
     Where,
     analog_parameters,
@@ -12,11 +18,7 @@ from ohmloop.nn._convert import (
 from ohmloop.nn._deploy import (
     check_deployment,
     fits_readout,
-    mark_noisy_statistics,
     matching,
-    nominal_batch_norm,
-    pretrained_norms,
-    takes_batch_statistics,
 )
 from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import device_seed, draw, draw_fleet

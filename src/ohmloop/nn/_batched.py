@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ohmloop.nn._adapt import Adapters, adapted, train_adapters
+from ohmloop.nn._batch_norm import BATCH_NORMS
 from ohmloop.nn._convert import ANALOG_TYPES
 from ohmloop.nn._deploy import (
-    BATCH_NORMS,
     Corrector,
     Recorder,
     Statistics,

@@ -23,7 +23,7 @@ same inputs, which are computed once for all devices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -31,109 +31,14 @@ from torch import Tensor, nn
 
 from ohmloop.errors import ConversionError
 from ohmloop.nn._adapt import analog_layers
+from ohmloop.nn._batch_norm import BATCH_NORMS, normalises_batches
 from ohmloop.nn._conv import CONVS
 from ohmloop.nn._deployment import Calibration, Deployment
 from ohmloop.nn._forms import has_channels
 from ohmloop.nn._transposed import TRANSPOSED
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MAX_GAIN = 1e3
 """A channel that is nearly constant on a device would ask for an endless gain; converters end before."""
-
-
-_NOISY = "_ohmloop_noisy_statistics"
-
-
-def mark_noisy_statistics(model: nn.Module, frozen: Sequence[nn.Module] = ()) -> None:
-    """Note that batch norm's running statistics were gathered in a training, where weights were noisy.
-
-    Deployments that bring devices to the nominal network take its statistics anew then. Those of a network as
-    it comes are part of what it learned, from data that a few inputs here cannot stand for, and stay. The note
-    is copied with the model, and is no part of its state dict. Frozen layers, which ``model.train()`` leaves in
-    eval mode, gather nothing and are not marked.
-
-    Args:
-        model: The network.
-        frozen: Layers that were frozen by the training.
-    """
-    left = {id(module) for module in frozen}
-    with _as_in_training(model):
-        for module in model.modules():
-            gathers = isinstance(module, BATCH_NORMS) and module.training
-            if gathers and module.track_running_stats and id(module) not in left:
-                module.__dict__[_NOISY] = True
-
-
-@contextmanager
-def _as_in_training(model: nn.Module) -> Iterator[None]:
-    """While active, every module is in the mode that ``model.train()`` puts it into."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def nominal_batch_norm(model: nn.Module, inputs: Tensor, batch: int) -> Iterator[None]:
-    """While active, running statistics that noisy weights left are those of the weights as they stand.
-
-    Of the batch norms that `mark_noisy_statistics` marked; others stay as they are. The plain average over
-    batches is taken.
-
-    Args:
-        model: In eval mode.
-        inputs: Unlabelled inputs ``k x ...``.
-        batch: Inputs at once.
-    """
-    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and _NOISY in m.__dict__]
-    kept = [(m, m.momentum, {k: b.clone() for k, b in m.named_buffers()}) for m in norms]
-    place = next(model.parameters()).device
-    try:
-        for m in norms:
-            m.reset_running_stats()
-            m.momentum = None
-            m.train()
-        if norms:
-            with torch.no_grad():
-                for part in torch.split(inputs, batch):
-                    if len(part) > 1:
-                        model(part.to(place))
-        for m in norms:
-            m.eval()
-        yield
-    finally:
-        for m, momentum, buffers in kept:
-            m.eval()
-            m.momentum = momentum
-            for name, value in buffers.items():
-                m.get_buffer(name).copy_(value)
-
-
-def takes_batch_statistics(model: nn.Module) -> bool:
-    """Return whether training takes batch norm's statistics from each batch, in all of a network's batch norms.
-
-    False without batch norm, and where ``model.train()`` leaves one in eval mode (frozen).
-    """
-    with _as_in_training(model):
-        return _normalises_batches(model)
-
-
-def _normalises_batches(model: nn.Module) -> bool:
-    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
-    return bool(norms) and all(m.training or not m.track_running_stats for m in norms)
-
-
-def pretrained_norms(model: nn.Module) -> list[nn.Module]:
-    """Return the batch norms that have running statistics other than a fresh layer's."""
-    out: list[nn.Module] = []
-    for m in model.modules():
-        if isinstance(m, BATCH_NORMS) and m.running_mean is not None and m.running_var is not None:
-            if bool(m.running_mean.any()) or bool((m.running_var != 1).any()):
-                out.append(m)
-    return out
 
 
 def sites(
@@ -429,7 +334,7 @@ def matching(model: nn.Module, names: frozenset[str], x: Tensor) -> Iterator[Non
         names: Its analog parameters.
         x: The batch ``B x ...`` that the pass will see.
     """
-    if _normalises_batches(model):
+    if normalises_batches(model):
         yield
         return
     places = sites(model, "channel", names)

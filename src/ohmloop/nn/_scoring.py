@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
+from ohmloop.nn._batch_norm import nominal_batch_norm
 from ohmloop.nn._convert import need
-from ohmloop.nn._deploy import nominal_batch_norm, too_few_inputs
+from ohmloop.nn._deploy import too_few_inputs
 from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import budget_of, bytes_per_device, chunk_of
 from ohmloop.nn._result import FleetResult
