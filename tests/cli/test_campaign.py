@@ -1,29 +1,14 @@
 """``ohmloop campaign`` as a lab types it: exit codes, stable JSON, clear errors, the next step."""
 
 import contextlib
-import io
-import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 from tests.campaign.small import CONTEXT, TEXT
-
-from ohmloop.cli import main
-
-
-class Run(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
+from tests.cli import typed
+from tests.cli.typed import Run
 
 Ohmloop = Callable[..., Run]
 
@@ -40,19 +25,7 @@ STATUS = [
 
 
 def call(*args: object) -> Run:
-    """Run ``ohmloop campaign ...`` in this process, as the console script does."""
-    out, err = io.StringIO(), io.StringIO()
-    code: Any = 0
-    before = sys.argv
-    sys.argv = ["ohmloop", "campaign", *map(str, args)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as stop:
-        code = stop.code
-    finally:
-        sys.argv = before
-    return Run(0 if code is None else int(code), out.getvalue(), err.getvalue())
+    return typed.ohmloop("campaign", *args)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli.test_cli import ohmloop
+from tests.cli.typed import ohmloop
 from tests.data.formats import loop, workbook
 
 PULSES = [1.0, 2.0, 2.8, 3.4, 3.8, 4.1]
@@ -33,8 +33,8 @@ def test_three_kinds_of_file_give_one_model(files: Path) -> None:
         *("--json", "--plot", "plots"),
         cwd=files,
     )
-    assert run.returncode == 0, run.stderr
-    model = json.loads(run.stdout)
+    assert run.code == 0, run.err
+    model = run.json
     assert model == json.loads((files / "d.json").read_text())
     assert model["physics"]["pulses"]["kind"] == "soft"
     assert model["physics"]["drift"]["kind"] == "power"
@@ -46,10 +46,10 @@ def test_three_kinds_of_file_give_one_model(files: Path) -> None:
         ("pulses.csv", "pulse-train"),
         ("keep.csv", "rete"),
     ):
-        assert f"{file}: {kind}" in run.stderr
+        assert f"{file}: {kind}" in run.err
     assert len(list((files / "plots").glob("*.svg"))) == 6
     shown = ohmloop("device", "show", "d.json", cwd=files)
-    assert "pulses.curvature_up" in shown.stdout
+    assert "pulses.curvature_up" in shown.out
 
 
 @pytest.mark.slow
@@ -72,20 +72,20 @@ def test_headers_and_kinds_may_be_stated_file_by_file(files: Path) -> None:
         *("--columns", "rows.csv=device, conductance (uS), ...", "--kind", "rows.csv=retention"),
         cwd=files,
     )
-    assert run.returncode == 0, run.stderr
-    assert "pulse_nonlinearity_up" in run.stdout
-    assert "drift_law" in run.stdout
+    assert run.code == 0, run.err
+    assert "pulse_nonlinearity_up" in run.out
+    assert "drift_law" in run.out
 
 
 @pytest.mark.slow
 def test_what_is_missing_is_said_with_the_option_to_type(files: Path) -> None:
     (files / "i.csv").write_text("Time (s),Current (uA)\n1,5\n2,4\n3,3\n")
     run = ohmloop("device", "fit", "i.csv", "-o", "d.json", cwd=files)
-    assert run.returncode == 1
-    assert "--read-voltage 0.1" in run.stderr
+    assert run.code == 1
+    assert "--read-voltage 0.1" in run.err
     assert not (files / "d.json").exists()
     good = ohmloop("device", "fit", "i.csv", "-o", "d.json", "--read-voltage", "0.1", cwd=files)
-    assert good.returncode == 0, good.stderr
+    assert good.code == 0, good.err
 
 
 @pytest.mark.parametrize(
@@ -99,25 +99,14 @@ def test_what_is_missing_is_said_with_the_option_to_type(files: Path) -> None:
     ],
 )
 def test_wrong_options_exit_with_two(args: tuple[str, ...], files: Path) -> None:
-    from typer.testing import CliRunner
-
-    from ohmloop.cli._app import app
-
-    path = str(files / "pulses.csv")
-    assert CliRunner().invoke(app, ["device", "fit", path, *args]).exit_code == 2
+    assert ohmloop("device", "fit", files / "pulses.csv", *args).code == 2
 
 
 def test_a_device_is_exported_for_other_simulators(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from ohmloop.cli._app import app
-
-    shown = CliRunner().invoke(app, ["device", "export", "pcm-joshi2020", "--to", "aihwkit"])
-    assert shown.exit_code == 0
-    assert "InferenceRPUConfig" in shown.stdout
+    shown = ohmloop("device", "export", "pcm-joshi2020", "--to", "aihwkit")
+    assert shown.code == 0
+    assert "InferenceRPUConfig" in shown.out
     path = tmp_path / "cell.py"
-    done = CliRunner().invoke(
-        app, ["device", "export", "nanowire-30", "--to", "crosssim", "-o", str(path)]
-    )
-    assert done.exit_code == 0
+    done = ohmloop("device", "export", "nanowire-30", "--to", "crosssim", "-o", path)
+    assert done.code == 0
     assert "CrossSimParameters" in path.read_text("utf-8")

@@ -1,9 +1,7 @@
 """``--executor`` as users type it."""
 
-import json
-
 import pytest
-from tests.cli.test_cli import ohmloop
+from tests.cli.typed import ohmloop
 
 SMALL = ("--methods", "erm", "--sigma", "0.5", "--seeds", 2, "--devices", 2, "--epochs", 1)
 
@@ -15,8 +13,8 @@ SMALL = ("--methods", "erm", "--sigma", "0.5", "--seeds", 2, "--devices", 2, "--
 )
 def test_wrong_executor_is_said_in_words(command: tuple[str, ...]) -> None:
     run = ohmloop(*command, "--executor", "locl:2")
-    assert run.returncode == 1
-    assert "Did you mean local?" in run.stderr or "nanowires" in run.stderr  # no data, no replay
+    assert run.code == 1
+    assert "Did you mean local?" in run.err or "nanowires" in run.err  # no data, no replay
 
 
 @pytest.mark.slow
@@ -24,5 +22,5 @@ def test_wrong_executor_is_said_in_words(command: tuple[str, ...]) -> None:
 def test_comparison_says_the_same_on_an_executor() -> None:
     args = ("compare", *SMALL, "--limit", 100, "--json")
     rows = [ohmloop(*args, "--executor", text) for text in ("in-process", "local:2")]
-    assert [run.returncode for run in rows] == [0, 0]
-    assert json.loads(rows[0].stdout) == json.loads(rows[1].stdout)
+    assert [run.code for run in rows] == [0, 0]
+    assert rows[0].json == rows[1].json

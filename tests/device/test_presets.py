@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.cli.typed import ohmloop
 from torch import Tensor
 
 from ohmloop.device import DeviceModel, Physics, list_devices, list_presets, load_device
@@ -106,18 +107,18 @@ def test_listing_presets_needs_no_torch() -> None:
 
 @pytest.mark.slow
 def test_the_command_line_lists_the_cells_and_shows_each_constant_with_unit_and_source() -> None:
-    def ohmloop(*arguments: str) -> str:
-        code = "from ohmloop.cli import main; main()"
-        run = [sys.executable, "-c", code, "device", *arguments]
-        return subprocess.run(run, capture_output=True, encoding="utf-8", check=True).stdout
+    def shows(*arguments: str) -> str:
+        run = ohmloop("device", *arguments)
+        assert run.code == 0, run.err
+        return run.out
 
-    listed = ohmloop("list")
+    listed = shows("list")
     assert all(name in listed for name in (*NAMES, "nanowire-30"))
-    assert [item["name"] for item in json.loads(ohmloop("list", "--presets", "--json"))] == NAMES
-    shown = ohmloop("show", "pcm-joshi2020")
+    assert [item["name"] for item in json.loads(shows("list", "--presets", "--json"))] == NAMES
+    shown = shows("show", "pcm-joshi2020")
     assert "read.flicker.t_read       250 ns" in shown
     assert "Nature Communications 11, 2473" in shown
-    assert DeviceModel.model_validate_json(ohmloop("show", "pcm-joshi2020", "--json")) == PCM
+    assert DeviceModel.model_validate_json(shows("show", "pcm-joshi2020", "--json")) == PCM
 
 
 # ---- phase-change memory
