@@ -435,6 +435,7 @@ def one_row(campaign: Campaign, tmp_path: Path, **cells: str) -> bytes:
     return out.getvalue().encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["note", "device", "usability", "material", "trial", "status"])
 def test_a_cell_of_10_megabytes_ends_soon(campaign: Campaign, tmp_path: Path, column: str) -> None:
     filled = {"usability": "0.5", column: "x" * 10_000_000}

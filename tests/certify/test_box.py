@@ -95,6 +95,7 @@ def test_intervals_are_those_of_textbook_arithmetic() -> None:
         assert got <= min(lead)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", ["interval", "linear"])
 def test_no_deviation_gives_the_forward_pass(method: str, dtype: torch.dtype) -> None:
@@ -141,6 +142,7 @@ def test_what_is_found_holds_and_a_little_more_does_not(method: str) -> None:
         assert not certify_box(net, part, 1.05 * float(found.radii[k]), method=method).certified[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["interval", "linear"])
 def test_batches_change_nothing(method: str) -> None:
     net, x = seeded(mlp), randn(11, 12)

@@ -44,6 +44,7 @@ def test_every_round_judges_suggests_and_is_noted(ran: tuple[CodesignLoop, list[
     assert CodesignLoop.open(loop.folder) == loop
 
 
+@pytest.mark.slow
 def test_every_value_in_the_campaign_is_what_the_networks_in_use_would_score(
     ran: tuple[CodesignLoop, list[Any]],
 ) -> None:
@@ -64,6 +65,7 @@ def test_every_value_in_the_campaign_is_what_the_networks_in_use_would_score(
     assert seen >= 2
 
 
+@pytest.mark.slow
 def test_a_step_with_nothing_new_reuses_the_networks_and_suggests_nothing_more(
     ran: tuple[CodesignLoop, list[Any]],
 ) -> None:
@@ -76,6 +78,7 @@ def test_a_step_with_nothing_new_reuses_the_networks_and_suggests_nothing_more(
     assert len(loop.networks()) == SETTINGS.networks
 
 
+@pytest.mark.slow
 def test_joint_result_compares_the_pair_with_each_half(
     ran: tuple[CodesignLoop, list[Any]],
 ) -> None:
@@ -95,6 +98,7 @@ def test_joint_result_compares_the_pair_with_each_half(
     assert all(p.energy is None or p.energy > 0 for p in found.points)
 
 
+@pytest.mark.slow
 def test_interrupted_after_training_it_goes_on_without_training_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +131,7 @@ def test_a_gain_below_the_least_one_stops_and_the_campaigns_own_verdict_stands()
     assert stop_rule(Advice("go on", "Too few."), 4, 1.0) == (None, "go on", "Too few.")
 
 
+@pytest.mark.slow
 def test_virtual_lab_needs_no_second_call_for_what_is_made(tmp_path: Path) -> None:
     loop = started(tmp_path / "loop")
     assert make_waiting(loop) == 0

@@ -70,6 +70,7 @@ def test_halving_sigma_is_worth_what_simulation_says(runs: list[Run]) -> None:
     assert found.to_dict()["worths"][0]["text"] == found.sentences()[0]
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_numbers(runs: list[Run]) -> None:
     one, two = (sensitivity(runs, n_points=8, n_devices=3, limit=60) for _ in range(2))
     assert one == two

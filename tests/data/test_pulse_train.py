@@ -222,6 +222,7 @@ def test_digitised_response_of_gong() -> None:
     assert train.conductance.max() == pytest.approx(5e-5)
 
 
+@pytest.mark.slow
 def test_incremental_programming_of_taox_and_hfo2() -> None:
     taox = shared("taox-retention-bisol/FIB3_K9_1_7_low_drift_LP6dB6dBHz_Integ1.0.csv")
     train = read_pulse_train(taox, polarity="down")

@@ -219,6 +219,7 @@ def test_a_campaign_is_made_as_marked_files_and_a_sheet_of_failures(tmp_path: Pa
             make_in_virtual_lab(campaign, tmp_path / "file" / "measured")
 
 
+@pytest.mark.slow
 def test_variables_that_the_virtual_lab_does_not_know_have_no_effect(tmp_path: Path) -> None:
     text = template("perovskite-nanowires")
     more = '\n[variables.operator]\ntype = "categorical"\noptions = ["ada", "grace"]\n'

@@ -68,6 +68,7 @@ def test_sensitivity_of_one_layer_is_its_closed_form() -> None:
     assert one == pytest.approx(float((w.square() @ x[0].square()).sum()), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_signs")
 @pytest.mark.parametrize("kind", ["none", "channel", "layer"])
 def test_sensitivity_says_what_drawn_devices_do(kind: str) -> None:

@@ -46,6 +46,7 @@ def test_many_chips_at_once_are_the_chips_one_by_one(name: str, hardware: Hardwa
     assert not torch.allclose(alone[0], alone[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_scores_do_not_depend_on_chunks(name: str) -> None:
     model, x, _ = network(name)

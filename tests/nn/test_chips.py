@@ -145,6 +145,7 @@ def test_an_output_projection_alone_is_not_gone_around() -> None:
     assert type(attention) is nn.MultiheadAttention
 
 
+@pytest.mark.slow
 def test_training_on_the_hardware_lowers_the_loss() -> None:
     model, x, _ = network("residual")
     model.train()

@@ -239,6 +239,7 @@ def test_modules_with_code_of_their_own_may_name_their_arguments() -> None:
         added(torch.zeros(4, 5))
 
 
+@pytest.mark.slow
 def test_threads_share_one_chip() -> None:
     for name in ("experts", "lstm", "attention", "conv2d-grouped"):
         for differentiable in (False, True):

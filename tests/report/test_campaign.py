@@ -11,6 +11,7 @@ from ohmloop.errors import OhmloopError
 from ohmloop.report import write_campaign
 
 
+@pytest.mark.slow
 def test_the_report_holds_trials_reasons_failures_and_provenance(tmp_path: Path) -> None:
     with filled(tmp_path / "lab") as campaign:
         (trial,) = campaign.suggest(1)

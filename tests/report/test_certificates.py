@@ -82,6 +82,7 @@ def test_no_curve_is_an_error(made: tuple[tuple[Certificate, ...], Observed]) ->
         certificates_figure({"network": [c for c in certificates if c.kind == "tail"]})
 
 
+@pytest.mark.slow
 def test_the_file_is_written(
     made: tuple[tuple[Certificate, ...], Observed], tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_settings_and_hashes_of_every_part_are_named(loop: CodesignLoop, page: s
     assert "Rasmussen" in page
 
 
+@pytest.mark.slow
 def test_no_joint_result_is_said_and_one_that_is_kept_is_shown(
     loop: CodesignLoop, page: str, tmp_path: Path
 ) -> None:

@@ -146,6 +146,7 @@ def test_events_cannot_be_edited_or_deleted(folder: Path, statement: str, messag
         assert len(store.events()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "event"),
     [

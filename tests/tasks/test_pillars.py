@@ -205,6 +205,7 @@ def test_a_scene_without_objects_trains_and_scores() -> None:
     assert metric.value(metric.totals(perfect(y)[None], y).numpy()).tolist() == [0]
 
 
+@pytest.mark.slow
 def test_perfect_outputs_score_perfectly(folder: Path) -> None:
     _, names = _tasks.split_names(folder)
     scenes = [_tasks._Scene(folder, name) for name in names]

@@ -60,6 +60,7 @@ def test_methods_of_noise_on_weights_train_as_for_the_law_and_are_validated_on_c
     assert 0 < on_array.chip_score < on_array.validation_score
 
 
+@pytest.mark.slow
 def test_training_through_an_array_learns_repeats_and_leaves_no_chip() -> None:
     digits = task("digits")
     a, b = (fit(digits, "hardware-aware", hardware=HARDWARE, epochs=8, limit=400) for _ in range(2))

@@ -115,6 +115,7 @@ def test_search_with_trials_in_flight_resumes_to_the_same_bits(after: int, tmp_p
     assert same(whole, fit(digits, SEARCH, run_dir=tmp_path / "cut", **SMALL))
 
 
+@pytest.mark.slow
 def test_trials_in_flight_are_part_of_the_method() -> None:
     assert str(parse_method("bayesft")) == "bayesft"
     assert str(parse_method("bayesmulti:in_flight=4")) == "bayesmulti:in_flight=4"

@@ -35,6 +35,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_search_has_the_grid_rounds_and_a_bounded_cost(tmp_path: Path) -> None:
     result = fit(task("digits"), "steady:n_draws=3", run_dir=tmp_path / "run", **SMALL)
     first = [t for t in result.trials if t.epochs == 1]
@@ -63,6 +64,7 @@ def test_search_costs_no_more_than_four_trainings(epochs: int, extra: str) -> No
     assert len(result.history) / epochs >= 0.625 * left - 1 / epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "cost"),
     [("", 2.8), (",teacher=true", 3.8), (",match=true", 4.0), (",match=true,teacher=true", 4.0)],
@@ -258,6 +260,7 @@ def test_search_does_not_open_the_test_set() -> None:
     assert same(a.model, b.model)
 
 
+@pytest.mark.slow
 def test_search_by_a_perplexity_prefers_low_ones() -> None:
     digits = task("digits")
     entry = dataclasses.replace(digits.entry, metric=Surprise())
