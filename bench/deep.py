@@ -8,7 +8,7 @@ Objectives see validation data on devices of both sigmas, after the readout that
 devices and the test images. The pretrained pair teaches its own forks, plain training aside. Devices are
 simulated: log-normal drift of every analog weight and bias.
 
-    python bench/deep.py                     # one core, about two hours
+    python bench/deep.py                     # one core, about four hours
     python bench/deep.py --full --compute cuda
     python bench/deep.py --report            # the tables of what is finished so far
 
@@ -83,6 +83,7 @@ QUICK = Study(
     (
         Network("cifar10", "resnet8", 2_500, 10, NORMED, seeds=2, n_devices=10, test_limit=300),
         Network("cifar10", "vit", 1_500, 10, PLAIN, seeds=2, n_devices=10, test_limit=300),
+        Network("cifar10", "resnet18", 1_000, 5, NORMED, seeds=1, n_devices=5, test_limit=200),
         Network(
             "vl-retrieval", "lite0-minilm", 500, 4, PRETRAINED, seeds=1, n_devices=3, test_limit=100
         ),
@@ -262,6 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--full", action="store_true", help="ResNet-18 and all images: for a GPU")
     parser.add_argument("--report", action="store_true", help="only write what is finished")
+    parser.add_argument("--networks", help="only these, separated by commas; the report has all")
     parser.add_argument("--ways", help="only these, separated by commas")
     parser.add_argument("--compute", default="cpu")
     args = parser.parse_args()
@@ -269,7 +271,13 @@ def main() -> None:
     ways = args.ways.split(",") if args.ways else WAYS
     if unknown := [way for way in ways if way not in WAYS]:
         parser.error(f"no way {', '.join(unknown)}; one of {', '.join(WAYS)}")
+    names = [network.model for network in study.networks]
+    asked = args.networks.split(",") if args.networks else names
+    if unknown := [name for name in asked if name not in names]:
+        parser.error(f"no network {', '.join(unknown)}; one of {', '.join(names)}")
     for network in study.networks if not args.report else ():
+        if network.model not in asked:
+            continue
         for seed in range(network.seeds):
             for way in ways:
                 work(study, network, way, seed, args.compute)

@@ -185,7 +185,10 @@ def main() -> None:
         beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "tasks"
         data = beside if beside.exists() else None
     studies = (full if args.full else few if args.few else quick)(data)
-    for name in args.tasks.split(",") if args.tasks else studies:
+    asked = args.tasks.split(",") if args.tasks else list(studies)
+    if unknown := [name for name in asked if name not in studies]:
+        parser.error(f"no study {', '.join(unknown)} here; one of {', '.join(studies)}")
+    for name in asked:
         study = studies[name]
         if args.redraw:
             redraw(study)
