@@ -12,7 +12,7 @@ from ohmloop.cli import main
 from ohmloop.cli._app import app
 from ohmloop.errors import CertifyError
 from ohmloop.tasks import task
-from ohmloop.train import fit
+from ohmloop.train import fit, read_kept_certificates
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,16 @@ def test_json_and_files_hold_whole_records(run: Path, tmp_path: Path) -> None:
     assert published["p1"] == pytest.approx(0.2)
     assert published["p2"] == pytest.approx(0.4)
     assert published["claim"].startswith("No claim")
+
+
+def test_divided_cells_are_certified_said_and_kept(run: Path, tmp_path: Path) -> None:
+    arguments = (str(run), "--device", "lognormal:0.5", "--n-devices", "300")
+    out, _ = call(*arguments, "--deployment", "channel:cells=3", "-o", str(tmp_path))
+    assert "arrays of each layer: " in out
+    divided = read_kept_certificates(run)[-1].record["layer_arrays"]
+    assert max(divided.values()) > min(divided.values()) >= 1
+    page = (tmp_path / "certificates.html").read_text("utf-8")
+    assert ", ".join(f"{layer} {m}" for layer, m in divided.items()) in page
 
 
 def test_uncertain_sigma_can_be_taken_as_exact(run: Path) -> None:

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ohmloop.certify import Cells, Gain, Law, Sampler, poll
+from ohmloop.certify import Ablation, Cells, Gain, Law, Sampler, poll
 from ohmloop.certify._groups import coordinate_groups
 from ohmloop.crossbar import Hardware
-from ohmloop.nn import Deployment, analog_parameters, analogize
+from ohmloop.errors import CertifyError
+from ohmloop.nn import Deployment, analog_parameters, analogize, device_seed, evaluate_fleet
 from tests.certify.small import filled
 
 NET = {"0.weight": torch.ones(6, 10), "0.bias": torch.ones(6), "2.weight": torch.ones(4, 6)}
@@ -33,7 +34,11 @@ def test_layers_columns_and_tiles_are_what_an_array_holds() -> None:
 
 
 def cells(
-    group: np.ndarray | None, sigma: np.ndarray, tau: float, levels: tuple[float, ...]
+    group: np.ndarray | None,
+    sigma: np.ndarray,
+    tau: float,
+    levels: tuple[float, ...],
+    copies: np.ndarray | None = None,
 ) -> Cells:
     n = len(sigma)
     index = np.arange(n) % 3
@@ -46,7 +51,7 @@ def cells(
         sigma=sigma,
         tau=tau,
         levels=levels,
-        copies=1,
+        copies=np.ones(n, dtype=np.int64) if copies is None else copies,
         tile_size=(64, 64),
     )
 
@@ -80,6 +85,37 @@ def test_costs_are_those_of_the_dense_covariance(seed: int, tau: float, grouped:
         for number in np.unique(index):
             one = found.common(index == number, "")
             assert all(a >= b * (1 - 1e-9) for a, b in zip(shift.costs, one.costs, strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), tau=st.floats(0.01, 3), grouped=st.booleans())
+def test_costs_of_divided_cells_are_those_of_all_arrays_one_by_one(
+    seed: int, tau: float, grouped: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    n = 9
+    sigma = rng.uniform(0.05, 0.8, n)
+    group = np.unique(rng.integers(0, 4, n), return_inverse=True)[1] if grouped else None
+    copies = rng.integers(1, 5, n) if group is None else rng.integers(1, 5, 4)[group]
+    found = cells(group, sigma, tau if grouped else 0.0, (0.5, 1.7), copies)
+    # Every array of every cell is a coordinate of its own; arrays share no gain.
+    cell = np.repeat(np.arange(n), copies)
+    array = np.concatenate([np.arange(c) for c in copies])
+    delta = rng.standard_normal(n)
+    chosen = (rng.random(n) < 0.5).astype(float)
+    chosen[0] = 1
+    for k, f in enumerate((0.5, 1.7)):
+        covariance = np.diag((sigma[cell] * f) ** 2)
+        if group is not None:
+            alike = (group[cell][:, None] == group[cell]) & (array[:, None] == array)
+            covariance += tau**2 * alike
+        inverse = np.linalg.inv(covariance)
+        for shift, cost in (
+            (delta, found.cost(delta)),
+            (chosen, found.common(chosen > 0, "").costs),
+        ):
+            whole = shift[cell]
+            assert cost[k] == pytest.approx(math.sqrt(whole @ inverse @ whole), rel=1e-8)
 
 
 def test_a_tile_drifts_by_about_tau_whatever_its_size() -> None:
@@ -144,6 +180,77 @@ def test_arrays_average_their_noise_and_a_shift_of_all_costs_more() -> None:
     assert four is not None
     assert four.shifts()[-1].costs[0] == pytest.approx(2 * one.shifts()[-1].costs[0])
     assert four.some(3) == one.some(3)
+
+
+def test_layers_on_several_arrays_have_the_covariance_of_their_averages() -> None:
+    law = Law(
+        noise="gaussian", sigma=0.3, per_layer=(("2.*", 0.6),), gain=Gain(group="layer", tau=0.2)
+    )
+    theta = draws(law, deployment=Deployment(layer_arrays=(("2", 4), ("0", 2)))) - 1
+    sigma = np.repeat([0.3, 0.6], [24, 15])
+    layer, copies = np.repeat([0, 1], [24, 15]), np.repeat([2, 4], [24, 15])
+    expected = (np.diag(sigma**2) + 0.2**2 * (layer[:, None] == layer)) / copies
+    scale = np.sqrt((np.outer(np.diag(expected), np.diag(expected)) + expected**2) / len(theta))
+    assert (np.abs(np.cov(theta.T) - expected) < 5 * scale).all()
+    assert (np.abs(theta.mean(0)) < 5 * np.sqrt(np.diag(expected) / len(theta))).all()
+
+
+def test_layers_on_several_arrays_lose_groups_array_by_array() -> None:
+    law = Law(sigma=1e-9, ablation=Ablation(group="layer", probability=0.4))
+    held = draws(law, deployment=Deployment(layer_arrays=(("0", 3),))).round(6)
+    assert (held[:, :24] == held[:, :1]).all()
+    assert set(np.unique(held[:, 0]).round(3)) == {0, 0.333, 0.667, 1}
+    assert set(np.unique(held[:, 30])) == {0, 1}
+    error = 5 * math.sqrt(0.6 * 0.4 / len(held))
+    assert abs(held[:, 30].mean() - 0.6) < error
+    assert abs(held[:, 0].mean() - 0.6) < error / math.sqrt(3)
+
+
+@pytest.mark.parametrize("arrays", [1, 3])
+def test_devices_on_equally_many_arrays_are_drawn_from_one_row_of_numbers(arrays: int) -> None:
+    """The order of a device's numbers is kept: certificates of before are found again to the last bit."""
+    got = draws(Law(sigma=0.3), n=2, deployment=Deployment(arrays=arrays))
+    for device in range(2):
+        generator = torch.Generator().manual_seed(device_seed(7, device))
+        normals = torch.randn(arrays, 39, generator=generator, dtype=torch.float64)
+        wanted = (0.3 * normals).exp().mean(0)
+        assert got[device] == pytest.approx(wanted.numpy(), rel=1e-12)
+
+
+def test_a_law_that_ties_layers_together_takes_no_division() -> None:
+    divided = Deployment(layer_arrays=(("0", 3),))
+    with pytest.raises(CertifyError, match='Give group="layer"'):
+        draws(Law(sigma=0.3, gain=Gain(group="chip", tau=0.1)), n=2, deployment=divided)
+    draws(Law(sigma=0.3, gain=Gain(group="chip", tau=0.1)), n=2, deployment=Deployment(arrays=3))
+    with pytest.raises(CertifyError, match="Divide them first"):
+        draws(Law(sigma=0.3), n=2, deployment=Deployment(cells=2))
+
+
+def test_cells_are_divided_once_and_the_votes_say_how() -> None:
+    x = torch.randn(40, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    law = Law(sigma=0.5, per_layer=(("2.*", 0.1),))
+    asked = Deployment.parse("none:cells=3")
+    model = net()
+    votes = poll(model, (x, None), law, n_devices=400, deployment=asked, unlabelled=x)
+    counts = dict(votes.layer_arrays)
+    assert votes.deployment == "none:cells=3"
+    assert counts["0"] > counts["2"]  # the law's spread counts, not that of the model's hardware
+    assert votes.cells is not None
+    assert 2.5 * votes.cells.n < votes.cells.copies.sum() <= 3 * votes.cells.n
+    by_hand = poll(
+        model, (x, None), law, n_devices=400, deployment=Deployment(layer_arrays=votes.layer_arrays)
+    )
+    assert (by_hand.classes == votes.classes).all()
+    one = poll(model, (x, None), law, n_devices=400)
+    assert votes.scores().mean() > one.scores().mean() + 5 * votes.scores().std() / 20
+    # As other fleets see it: a network on hardware of one sigma.
+    plain = poll(model, (x, None), Law(sigma=0.3), n_devices=400, deployment=asked, unlabelled=x)
+    fleet = evaluate_fleet(
+        model, (x, model(x).argmax(-1)), n_devices=400, deployment=asked, unlabelled=x
+    )
+    assert fleet.layer_arrays == plain.layer_arrays
+    both = math.sqrt(plain.scores().var() + fleet.std**2) / 20
+    assert abs(plain.scores().mean() - fleet.mean) < 5 * both
 
 
 def test_zero_weights_hold_no_cell() -> None:

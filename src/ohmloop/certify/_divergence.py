@@ -142,7 +142,7 @@ def spread_divergence(law: Law, grown: float, sigma: float) -> float:
 def _translations(law: Law, votes: Votes, lower: NDArray[np.float64]) -> tuple[Translation, ...]:
     assert votes.cells is not None
     cells = votes.cells
-    sigma, whole = float(cells.sigma.min()), cells.n * cells.copies
+    sigma, whole = float(cells.sigma.min()), int(cells.copies.sum())
     loudest = float(cells.sigma.max())
     out = []
     for share in SHARES:

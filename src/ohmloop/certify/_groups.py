@@ -88,7 +88,8 @@ class Cells:
         sigma: ``D`` standard deviations at level 1.
         tau: Of the common gain, 0 without.
         levels: Equally likely factors on sigma.
-        copies: Arrays that hold the same weights, each with its own noise.
+        copies: ``D`` numbers of arrays that hold the same weight, each with its own noise; the same within a
+            group.
         tile_size: Rows and columns of a tile.
     """
 
@@ -100,7 +101,7 @@ class Cells:
     sigma: Floats
     tau: float
     levels: tuple[float, ...]
-    copies: int
+    copies: Indices
     tile_size: tuple[int, int]
 
     @property
@@ -114,16 +115,29 @@ class Cells:
         Args:
             delta: ``D`` changes of the noise coordinates, in the order of the cells (`shift_between`).
         """
+        group, copies = self._alike()
         out = []
         for f in self.levels:
             weight = 1 / (self.sigma * f) ** 2
-            square = float((delta**2 * weight).sum())
+            square = np.bincount(group, delta**2 * weight)
             if self.group is not None:
-                pull = np.bincount(self.group, delta * weight)
-                whole = np.bincount(self.group, weight)
-                square -= float((self.tau**2 * pull**2 / (1 + self.tau**2 * whole)).sum())
-            out.append(float(np.sqrt(self.copies * max(square, 0.0))))
+                pull = np.bincount(group, delta * weight)
+                whole = np.bincount(group, weight)
+                square -= self.tau**2 * pull**2 / (1 + self.tau**2 * whole)
+            out.append(float(np.sqrt((copies * square.clip(0)).sum())))
         return tuple(out)
+
+    def _alike(self) -> tuple[Indices, Indices]:
+        """Return the group of each cell and the copies of each group.
+
+        Where no gains are shared a group is what has equally many copies.
+        """
+        if self.group is None:
+            copies, group = np.unique(self.copies, return_inverse=True)
+            return np.asarray(group.reshape(-1), dtype=np.int64), copies
+        copies = np.zeros(int(self.group.max()) + 1, dtype=np.int64)
+        copies[self.group] = self.copies
+        return self.group, copies
 
     def some(self, k: int) -> Shift:
         """Return the shift of any ``k`` cells, each up or down by at most the amount, whichever they are.
@@ -147,8 +161,8 @@ class Cells:
         of n cells gives ``1 / (tau^2 + sigma^2 / n)``.
         """
         inverse = 1 / self.sigma**2
-        group = np.zeros_like(index) if self.group is None else self.group
-        n_groups = int(group.max()) + 1
+        group, copies = self._alike()
+        n_groups = len(copies)
         unique, pair = np.unique(index * n_groups + group, return_inverse=True)
         part = np.bincount(pair.reshape(-1), inverse)
         whole = np.bincount(group, inverse, n_groups)[unique % n_groups]
@@ -157,8 +171,8 @@ class Cells:
             own, all_ = part / f**2, whole / f**2
             # The same quotient without the difference of two large numbers; tau is 0 without groups.
             square = own * (1 + self.tau**2 * (all_ - own)) / (1 + self.tau**2 * all_)
-            squares.append(np.bincount(unique // n_groups, square))
-        return np.sqrt(self.copies * np.stack(squares))
+            squares.append(np.bincount(unique // n_groups, copies[unique % n_groups] * square))
+        return np.sqrt(np.stack(squares))
 
     def shifts(self) -> tuple[Shift, ...]:
         """Return the shifts that a lab thinks in: some cells, each layer, a tile, a column, the whole chip."""

@@ -12,14 +12,16 @@ import fnmatch
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.special import ndtri
 from torch import Tensor
 
-from ohmloop.certify._groups import GroupKind, coordinate_groups
+from ohmloop.certify._groups import GroupKind, Indices, coordinate_groups
 from ohmloop.crossbar import Convention, Hardware
 from ohmloop.device import DeviceModel, Estimate
 from ohmloop.errors import CertifyError
@@ -248,6 +250,36 @@ def _levels(device: DeviceModel) -> tuple[float, ...]:
     return tuple(math.exp(v * (below if v < 0 else above)) for v in z)
 
 
+class _Block(NamedTuple):
+    """Parameters that equally many arrays hold, and where their numbers stand in what a device draws.
+
+    Attributes:
+        copies: Arrays that hold them.
+        names: Of the parameters.
+        cells: Their scalars.
+        sigma: Of each cell, at level 1; one number if all are alike.
+        gains: The shared gain of each cell, and how many there are; None without.
+        ablated: The same of groups that are left out.
+    """
+
+    copies: int
+    names: tuple[str, ...]
+    cells: int
+    sigma: Tensor
+    gains: tuple[Tensor, int] | None
+    ablated: tuple[Tensor, int] | None
+
+    @property
+    def normals(self) -> tuple[int, int]:
+        """Shape of its normal numbers on one device."""
+        return self.copies, self.cells + (0 if self.gains is None else self.gains[1])
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Shape of the uniform numbers on one device that say which groups are left out."""
+        return self.copies, 0 if self.ablated is None else self.ablated[1]
+
+
 class Sampler:
     """Draws the weights of virtual devices under a law; device i depends on (seed, i) only.
 
@@ -255,7 +287,11 @@ class Sampler:
         law: The law.
         parameters: The analog parameters by name.
         seed: Of the fleet, >= 0.
-        deployment: Its arrays are averaged; its mean gain is divided out.
+        deployment: Its arrays are averaged, layer by layer if it says so; its mean gain is divided out.
+
+    Raises:
+        CertifyError: If a pattern of the law matches no parameter, the deployment's cells are not divided yet,
+            or groups reach over layers that different numbers of arrays hold.
     """
 
     def __init__(
@@ -278,69 +314,109 @@ class Sampler:
         self.law, self.seed = law, seed
         self.base = law.nominal(parameters)
         self._deployment = deployment or Deployment()
-        if self._deployment.cells > 1 or self._deployment.layer_arrays:
-            raise CertifyError(
-                f'deployment "{self._deployment}" averages other numbers of arrays for each layer; devices of '
-                "certificates have the same number everywhere: give arrays alone."
-            )
         first = next(iter(parameters.values()))
         self._place = first.device
         double = any(p.dtype == torch.float64 for p in parameters.values())
         self._dtype = torch.float64 if double else torch.float32
-        self._total = sum(p.numel() for p in parameters.values())
-        gain, ablation = law.gain, law.ablation
         # Made once: what is made from Python's numbers crosses over to a GPU each time.
-        self._sigma = self._sigmas()
         self._levels = torch.tensor(law.levels, dtype=self._dtype, device=self._place)
-        self._gains = None if gain is None else self._groups(gain)
-        self._ablated = None if ablation is None else self._groups(ablation)
+        self._blocks = self._divided()
 
-    def _groups(self, by: Gain | Ablation) -> tuple[Tensor, int]:
-        index = coordinate_groups(self.base, by.group, by.rows, by.columns)
-        return torch.from_numpy(index).to(self._place), int(index.max()) + 1
+    def _divided(self) -> tuple[_Block, ...]:
+        """Return the parameters by how many arrays hold them."""
+        if self._deployment.cells > 1:
+            raise CertifyError(
+                f'deployment "{self._deployment}" leaves open how its cells are divided. Divide them first '
+                "(ohmloop.nn.allocate_arrays), as poll does."
+            )
+        counts = {n: self._deployment.arrays_of(n.rpartition(".")[0]) for n in self.base}
+        law, several = self.law, len(set(counts.values())) > 1
+        for by in (law.gain, law.ablation):
+            if several and by is not None and by.group == "chip":
+                raise CertifyError(
+                    f'the law has groups of a whole chip (group="chip"), and deployment "{self._deployment}" '
+                    'holds layers on different numbers of arrays. Give group="layer", "column" or "tile", or '
+                    "the same number of arrays everywhere."
+                )
+        gains = None if law.gain is None else self._groups(law.gain)
+        ablated = None if law.ablation is None else self._groups(law.ablation)
+        of_cell = np.repeat(list(counts.values()), [p.numel() for p in self.base.values()])
+        blocks = []
+        for copies in dict.fromkeys(counts.values()):
+            names = tuple(n for n in self.base if counts[n] == copies)
+            mine = of_cell == copies
+            blocks.append(
+                _Block(
+                    copies,
+                    names,
+                    sum(self.base[n].numel() for n in names),
+                    self._sigmas(names),
+                    self._renumbered(gains, mine),
+                    self._renumbered(ablated, mine),
+                )
+            )
+        return tuple(blocks)
+
+    def _groups(self, by: Gain | Ablation) -> Indices:
+        return coordinate_groups(self.base, by.group, by.rows, by.columns)
+
+    def _renumbered(
+        self, index: Indices | None, mine: NDArray[np.bool_]
+    ) -> tuple[Tensor, int] | None:
+        """Return the groups of some cells numbered from 0, and how many they are."""
+        if index is None:
+            return None
+        groups, number = np.unique(index[mine], return_inverse=True)
+        return torch.from_numpy(number.reshape(-1)).to(self._place), len(groups)
 
     def __call__(self, devices: Sequence[int]) -> dict[str, Tensor]:
         """Return parameter name -> ``N x *shape`` for the devices of the given numbers."""
-        law, arrays, n = self.law, self._deployment.arrays, len(devices)
-        common = 0 if self._gains is None else self._gains[1]
-        normals = self._empty(n, arrays, self._total + common)
+        law, n = self.law, len(devices)
+        normals = self._empty(n, sum(math.prod(b.normals) for b in self._blocks))
         level = self._empty(n, 1, 1)
-        kept = None if self._ablated is None else self._empty(n, arrays, self._ablated[1])
+        kept = self._empty(n, sum(math.prod(b.kept) for b in self._blocks))
         generator = torch.Generator(device=self._place)
         for row, device in enumerate(devices):
             generator.manual_seed(device_seed(self.seed, device))
             torch.randn(normals[row].shape, generator=generator, out=normals[row])
             if len(law.levels) > 1:
                 torch.rand((1, 1), generator=generator, out=level[row])
-            if kept is not None:
+            if law.ablation is not None:
                 torch.rand(kept[row].shape, generator=generator, out=kept[row])
-        noise = normals[..., : self._total]
-        factors = self._factors(noise, normals[..., self._total :], level)
-        if kept is not None and self._ablated is not None and law.ablation is not None:
-            factors = factors * (kept >= law.ablation.probability)[..., self._ablated[0]]
-        factors = factors.mean(1) if arrays > 1 else factors[:, 0]
-        out, start = {}, 0
-        for name, p in self.base.items():
-            block = factors[:, start : start + p.numel()].reshape(-1, *p.shape)
-            out[name] = (block * p).to(p.dtype)
-            start += p.numel()
-        return out
+        found: dict[str, Tensor] = {}
+        at = used = 0
+        for block in self._blocks:
+            size, groups = math.prod(block.normals), math.prod(block.kept)
+            noise = normals[:, at : at + size].view(n, *block.normals)
+            stays = kept[:, used : used + groups].view(n, *block.kept)
+            at, used = at + size, used + groups
+            factors = self._factors(block, noise, level)
+            if law.ablation is not None and block.ablated is not None:
+                factors = factors * (stays >= law.ablation.probability)[..., block.ablated[0]]
+            whole, first = factors.mean(1) if block.copies > 1 else factors[:, 0], 0
+            for name in block.names:
+                p = self.base[name]
+                part = whole[:, first : first + p.numel()].reshape(-1, *p.shape)
+                found[name] = (part * p).to(p.dtype)
+                first += p.numel()
+        return {name: found[name] for name in self.base}
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self._dtype, device=self._place)
 
-    def _factors(self, noise: Tensor, common: Tensor, level: Tensor) -> Tensor:
-        """Return the factors on the nominal weights, ``N x arrays x D``; ``noise`` is overwritten."""
+    def _factors(self, block: _Block, normals: Tensor, level: Tensor) -> Tensor:
+        """Return the factors on the nominal weights, ``N x copies x cells``; ``normals`` are overwritten."""
         law = self.law
-        scale = sigma = self._sigma
+        noise, common = normals[..., : block.cells], normals[..., block.cells :]
+        scale = sigma = block.sigma
         if len(law.levels) > 1:
             table = self._levels
             # A uniform number below 1 times m, rounded down: each of the m levels is equally likely.
             scale = sigma * table[(level * len(table)).long().clamp_max(len(table) - 1)]
         noise.mul_(scale)
         variance = scale**2
-        if self._gains is not None and law.gain is not None:
-            noise += law.gain.tau * common[..., self._gains[0]]
+        if law.gain is not None and block.gains is not None:
+            noise += law.gain.tau * common[..., block.gains[0]]
             variance = variance + law.gain.tau**2
         if law.noise == "gaussian":
             return noise.add_(1.0)
@@ -350,12 +426,12 @@ class Sampler:
             noise -= 0.5 * sigma**2
         return noise.exp_()
 
-    def _sigmas(self) -> Tensor:
-        values = [self.law.sigma_of(name) for name in self.base]
+    def _sigmas(self, names: Sequence[str]) -> Tensor:
+        values = [self.law.sigma_of(name) for name in names]
         if len(set(values)) == 1:
             return torch.full((1,), values[0], dtype=self._dtype, device=self._place)
         parts = [
-            torch.full((p.numel(),), value, dtype=self._dtype, device=self._place)
-            for value, p in zip(values, self.base.values(), strict=True)
+            torch.full((self.base[name].numel(),), value, dtype=self._dtype, device=self._place)
+            for value, name in zip(values, names, strict=True)
         ]
         return torch.cat(parts)

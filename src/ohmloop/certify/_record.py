@@ -56,6 +56,7 @@ class Certificate(BaseModel):
         class_rule: Which class of an input counts as right, and when it was fixed.
         abstentions: Inputs about which nothing is claimed.
         deployment: What each device gets beside its weights.
+        layer_arrays: How many averaged arrays hold each analog layer, as divided; empty where one holds each.
         versions: Of the packages that computed it.
     """
 
@@ -79,6 +80,7 @@ class Certificate(BaseModel):
     class_rule: str = ""
     abstentions: Annotated[int, Field(ge=0)] = 0
     deployment: str = "none"
+    layer_arrays: dict[str, int] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=lambda: dict(_versions()))
 
     @property

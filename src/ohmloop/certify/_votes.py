@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -15,9 +16,11 @@ from ohmloop.certify._groups import Cells, coordinate_groups, layer_of
 from ohmloop.certify._law import Law, Sampler, calibration_hash
 from ohmloop.certify._record import data_hash, weights_hash
 from ohmloop.crossbar import Hardware
+from ohmloop.device import DeviceModel, Estimate
 from ohmloop.errors import CertifyError
 from ohmloop.nn import (
     Deployment,
+    allocate_arrays,
     analog_parameters,
     device_seed,
     evaluate_fleets,
@@ -25,6 +28,7 @@ from ohmloop.nn import (
     predict,
     predict_fleet,
 )
+from ohmloop.nn._allocate import layer_counts
 from ohmloop.nn._predict import NOT_FINITE
 from ohmloop.progress import Progress, silent
 from ohmloop.tasks import Metric
@@ -65,6 +69,7 @@ class Votes:
         data: sha256 of inputs and labels.
         seed: The user's seed; None for measured chips.
         deployment: What each device got beside its weights.
+        layer_arrays: How many averaged arrays hold each analog layer, as divided; empty where one holds each.
         is_measured: Whether they are real chips.
     """
 
@@ -78,6 +83,7 @@ class Votes:
     data: str
     seed: int | None
     deployment: str
+    layer_arrays: tuple[tuple[str, int], ...] = ()
     is_measured: bool = False
 
     @property
@@ -129,7 +135,8 @@ def poll(
         n_devices: How many.
         seed: Of the devices, >= 0; certificates have a stream of their own.
         deployment: What each device gets beside its weights. What it sets on a device is a fixed function of
-            the device's weights and of the unlabelled inputs, so every statement covers it.
+            the device's weights and of the unlabelled inputs, so every statement covers it. Its ``cells`` are
+            divided first, by the nominal network and the unlabelled inputs (`allocate_arrays`).
         unlabelled: Inputs ``k x ...`` for deployments that show devices some.
         used: Fleets that tuning, or a choice of any kind, has looked at.
         memory_budget: Bytes that drawn weights, and activations, may take together; by default as for
@@ -139,13 +146,14 @@ def poll(
     Raises:
         CertifyError: If batch norm is in training mode, noise is missing on a mapped tensor, draws have been
             used, outputs are not finite, or there is no data.
+        ConversionError: If the deployment needs unlabelled inputs that were not given.
     """
     x, labels = data
     _check_model(model)
     _check_data(x, labels, n_devices, seed)
     fleet = STREAM + seed
     _check_fresh(fleet, n_devices, used)
-    deployed = deployment or Deployment()
+    asked = deployment or Deployment()
     digital = predict(model, x)
     _check_finite(digital[None], "the digital network")
     parameters = {n: p.detach() for n, p in analog_parameters(model).items()}
@@ -157,6 +165,9 @@ def poll(
             "this model's layers stand in arrays, and a Law is a law on weights. Give the hardware instead "
             "(yields hold for it), or put the model on hardware without an array."
         )
+    deployed = asked
+    if asked.cells > 1:
+        deployed = allocate_arrays(model, asked, unlabelled, [_like(law, parameters)])
     if isinstance(law, Hardware):
         model_hash = calibration_hash(law.device)[:12]
         words = f"device {law.device.name} (sha256 {model_hash}...) in arrays of {law.array!r}"
@@ -175,7 +186,7 @@ def poll(
         words = law.words
         sampler = Sampler(law, parameters, fleet, deployed)
         _check_noise(law, parameters, fleet)
-        cells = _cells(law, sampler.base, deployed.arrays)
+        cells = _cells(law, sampler.base, deployed)
         classes = predict_fleet(
             model,
             x,
@@ -197,8 +208,24 @@ def poll(
         weights=weights_hash(model),
         data=data_hash(x, labels),
         seed=seed,
-        deployment=str(deployed),
+        deployment=str(asked),
+        layer_arrays=layer_counts(model, deployed),
     )
+
+
+def _like(law: Law | Hardware, parameters: dict[str, Tensor]) -> Hardware | dict[str, Hardware]:
+    """Return hardware whose layers differ in spread as a law's do, which is all that a division looks at."""
+    if isinstance(law, Hardware):
+        return law
+    out = {}
+    for name in parameters:
+        sigma = law.sigma_of(name)
+        if (
+            law.noise == "gaussian"
+        ):  # hardware is log-normal: exp(s z) over its mean has variance exp(s^2) - 1
+            sigma = math.sqrt(math.log1p(sigma**2))
+        out[name] = Hardware(device=DeviceModel(name=name, sigma=Estimate(value=sigma)))
+    return out
 
 
 def _check_model(model: nn.Module) -> None:
@@ -275,10 +302,13 @@ def _check_finite(classes: NDArray[np.int32], who: str) -> None:
         )
 
 
-def _cells(law: Law, base: dict[str, Tensor], copies: int) -> Cells:
+def _cells(law: Law, base: dict[str, Tensor], deployment: Deployment) -> Cells:
     size = (64, 64) if law.gain is None else (law.gain.rows, law.gain.columns)
     held = torch.cat([(p != 0).flatten().cpu() for p in base.values()]).numpy()
     sigma = np.concatenate([np.full(p.numel(), law.sigma_of(n)) for n, p in base.items()])
+    copies = [
+        np.full(p.numel(), deployment.arrays_of(n.rpartition(".")[0])) for n, p in base.items()
+    ]
     group = None
     if law.gain is not None:
         group = coordinate_groups(base, law.gain.group, *size)[held]
@@ -292,7 +322,7 @@ def _cells(law: Law, base: dict[str, Tensor], copies: int) -> Cells:
         sigma=sigma[held],
         tau=0.0 if law.gain is None else law.gain.tau,
         levels=law.levels,
-        copies=copies,
+        copies=np.concatenate(copies)[held],
         tile_size=size,
     )
 

@@ -234,6 +234,7 @@ def origin(votes: Votes, rule: ClassRule) -> dict[str, Any]:
         "seed": votes.seed,
         "class_rule": f"{rule}: {CLASS_RULES[rule]}",
         "deployment": votes.deployment,
+        "layer_arrays": dict(votes.layer_arrays),
     }
 
 

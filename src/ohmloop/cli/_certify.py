@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ohmloop.cli._bars import bars
-from ohmloop.cli._train import Deployed, Json
+from ohmloop.cli._train import Deployed, Json, divided
 
 if TYPE_CHECKING:
     from ohmloop.certify import Ablation, Certificate, Gain
@@ -184,6 +184,8 @@ def _show(name: str, certificates: tuple[Certificate, ...]) -> None:
     if head.law_words:
         virtual = f"; {head.n_draws:,} virtual devices, simulated" if head.seed is not None else ""
         console.print(f"devices: {head.law_words}{virtual}", markup=False)
+    if len(set(head.layer_arrays.values())) > 1:
+        console.print(divided(head.layer_arrays), markup=False)
     for limit in dict.fromkeys(limit for c in certificates for limit in c.limits):
         console.print(f"- {limit}", markup=False)
 

@@ -194,7 +194,7 @@ def evaluate(
         f"simulated; deployment {first.deployment}"
     )
     if len(set(first.layer_arrays.values())) > 1:
-        typer.echo(_divided(first.layer_arrays))
+        typer.echo(divided(first.layer_arrays))
     typer.echo(f"digital {first.digital:.3f}")
     for fleet in fleets:
         typer.echo(
@@ -204,7 +204,7 @@ def evaluate(
     typer.echo(f"Next: `ohmloop report {run}` puts it on a page.", err=True)
 
 
-def _divided(arrays: Mapping[str, int]) -> str:
+def divided(arrays: Mapping[str, int]) -> str:
     """Return in words how averaged arrays are divided among layers."""
     ranked = sorted(arrays.items(), key=lambda pair: -pair[1])
     shown = ", ".join(f"{layer or 'model'} ({m})" for layer, m in ranked[:_SHOWN])

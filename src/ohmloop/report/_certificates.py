@@ -334,6 +334,8 @@ def _provenance(certificates: Sequence[Certificate]) -> list[tuple[str, str]]:
         add("seed", "" if c.seed is None else str(c.seed))
         add("class rule", c.class_rule)
         add("deployment", c.deployment)
+        if len(set(c.layer_arrays.values())) > 1:
+            add("arrays of each layer", ", ".join(f"{n} {m}" for n, m in c.layer_arrays.items()))
         add(f"multiplicity ({c.kind})", c.multiplicity)
         add(f"abstentions ({c.kind})", f"{c.abstentions:,}" if c.abstentions else "")
         add("versions", ", ".join(f"{k} {v}" for k, v in c.versions.items()))
