@@ -381,7 +381,8 @@ class Steady(Method):
         ramp: Share of the epochs over which the level grows from 0.
         clean_floor: Loss of digital validation score that a noise may have against the best one of its round.
         tie: Lead of plain training's objective over the best noise's up to which the noise is kept: devices
-            that get no correction are better off with it, and it gains more from a longer training.
+            that get no correction are better off with it, and it gains more from a longer training. At most a
+            tenth of the objective, where that is a score and not an error.
         n_trials: Trials of the search's first round, as far as half of the budget pays for all but the
             winner. None: six, as far as three eighths of it do.
         n_draws: Devices drawn for the objective.

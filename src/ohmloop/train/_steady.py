@@ -7,7 +7,8 @@
    digital score lies more than ``clean_floor`` below the best with noise count as failed.
 2. Rounds: half of them, plain training and the best noises, go on from their own weights to two tenths; plain
    training and the best noise to one whole training; one of the two to the end of the budget, plain training if
-   it leads by more than ``tie``. Nothing is started again: the lineage that won is what is kept.
+   it leads by more than ``tie``, or by more than a tenth of its objective. Nothing is started again: the
+   lineage that won is what is kept.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
@@ -25,6 +27,7 @@ from ohmloop import bo
 from ohmloop.errors import TrainError
 from ohmloop.nn import nominal_batch_norm, pretrained_norms, score, takes_batch_statistics
 from ohmloop.progress import ProgressEvent
+from ohmloop.tasks import Metric
 from ohmloop.train._folder import write_json
 from ohmloop.train._loop import Diverged
 from ohmloop.train._methods import Steady
@@ -45,6 +48,9 @@ GRID = (1.25, 0.0, 0.8, 2.0)
 where an epoch is so much of a training that not all can be tried, the last are left out."""
 LENGTH = 2.8
 """Plain trainings of a network whose strength is fixed, if the budget has them."""
+MOST_TIE = 0.1
+"""Share of its objective by which plain training may lead in a tie, at most. Where devices keep next to nothing
+of any network (.008 of .33, and 0 of a noise that learned nothing), ``tie`` alone would call that level."""
 MAX_LEVEL = 2.5
 NO_CLIP = 6.0
 """A clip at so many deviations cuts hardly anything: the search's "none"."""
@@ -216,13 +222,13 @@ def _search(
     end = setting.recipe.epochs  # One below the last round's ends the search early.
     first = min(first, end)
     alive = run.advance(range(len(grid)), first)
-    best = run.best_clean(alive)
+    best = run.selection.best_clean(alive)
     # The noise-free setting has no slope, no mixture: it says nothing about them.
     seen = [
         bo.Observation(
             point={n: run.points[t.number][n] for n in names},
             values={"robust": (t.objective,)} if math.isfinite(t.objective) else {},
-            stages={"clean": (1, 0) if run.is_clean(t, best) else (0, 1)},
+            stages={"clean": (1, 0) if run.selection.is_clean(t, best) else (0, 1)},
         )
         for t in alive
         if t.noise.level
@@ -234,11 +240,11 @@ def _search(
     trials, previous = list(alive), first
     cost = sum(first * t.noise.passes for t in alive)
     for n, stop in ((n, min(stop, end)) for n, stop in rounds[1:] if previous < end):
-        alive = run.advance(run.survivors(alive, n), stop)
+        alive = run.advance(run.selection.survivors(alive, n), stop)
         trials += alive
         cost += sum((stop - previous) * t.noise.passes for t in alive)
         previous = stop
-    (number,) = run.survivors(alive, 1)
+    (number,) = run.selection.survivors(alive, 1)
     winner = next(t for t in alive if t.number == number)
     place = _place(folder, number)
     outcome = setting.train(_fork(setting, start), winner.noise, place, method.name)
@@ -269,17 +275,20 @@ def rank_correlation(trials: Sequence[Trial]) -> dict[str, tuple[float, int]]:
     return out
 
 
-class _Rounds:
-    """The settings of one search and what becomes of them."""
+class Selection(NamedTuple):
+    """Which trials of a round go on.
 
-    def __init__(self, setting: Setting, method: Steady, start: nn.Module, folder: Path) -> None:
-        self._setting, self._method, self._folder = setting, method, folder
-        self._shared = setting.executor.share((setting.sent(), method, start))
-        self.points: list[dict[str, float]] = []
+    Attributes:
+        method: Its ``clean_floor`` and ``tie``.
+        metric: Of the scores.
+    """
+
+    method: Steady
+    metric: Metric
 
     def best_clean(self, trials: Sequence[Trial]) -> float:
         """Return the best digital score of the trials with noise, NaN if all diverged."""
-        sign = 1 if self._setting.lesson.metric.is_higher_better else -1
+        sign = 1 if self.metric.is_higher_better else -1
         known = [t.clean * sign for t in trials if t.noise.level and math.isfinite(t.clean)]
         return max(known, default=float("nan")) * sign
 
@@ -287,27 +296,42 @@ class _Rounds:
         """Whether the digital network lost no more than the floor against the best with noise."""
         if not trial.noise.level:
             return math.isfinite(trial.clean)
-        metric = self._setting.lesson.metric
-        loss = utility(best, metric) - utility(trial.clean, metric)
-        return loss <= self._method.clean_floor  # False for NaN: a diverged training.
+        loss = utility(best, self.metric) - utility(trial.clean, self.metric)
+        return loss <= self.method.clean_floor  # False for NaN: a diverged training.
 
     def survivors(self, trials: Sequence[Trial], n: int) -> list[int]:
         """Return the numbers of the ``n`` trials that go on, in order.
 
-        The best by objective, those that lost too much digital score last. While two or more go on, the one
-        without noise is among them; to be the only one it must lead by more than ``tie``.
+        The best by objective, of equals the best by digital score; those that lost too much digital score last.
+        While two or more go on, the one without noise is among them; to be the only one it must lead by more
+        than ``tie``, or by more than a tenth of its objective.
         """
         best = self.best_clean(trials)
 
-        def key(trial: Trial) -> tuple[bool, float]:
-            handicap = 0.0 if trial.noise.level else self._method.tie
-            known = math.isfinite(trial.objective)
-            return not self.is_clean(trial, best), handicap - trial.objective if known else math.inf
+        def key(trial: Trial) -> tuple[bool, float, float]:
+            if not math.isfinite(trial.objective):
+                return not self.is_clean(trial, best), math.inf, 0.0
+            tie = 0.0 if trial.noise.level else self.method.tie
+            if self.metric.is_higher_better:
+                # Of an error, whose utility is a logarithm, any tie is a share.
+                tie = min(tie, MOST_TIE * abs(trial.objective))
+            clean = utility(trial.clean, self.metric) if math.isfinite(trial.clean) else -math.inf
+            return not self.is_clean(trial, best), tie - trial.objective, -clean
 
         ranked = sorted(trials, key=key)
         if n > 1:
             ranked.sort(key=lambda t: bool(t.noise.level) or not self.is_clean(t, best))
         return sorted(t.number for t in ranked[:n])
+
+
+class _Rounds:
+    """The settings of one search and what becomes of them."""
+
+    def __init__(self, setting: Setting, method: Steady, start: nn.Module, folder: Path) -> None:
+        self._setting, self._method, self._folder = setting, method, folder
+        self._shared = setting.executor.share((setting.sent(), method, start))
+        self.selection = Selection(method, setting.lesson.metric)
+        self.points: list[dict[str, float]] = []
 
     def advance(self, numbers: Sequence[int], stop: int) -> list[Trial]:
         """Train settings on to an epoch, each in its folder, and judge them: the trials of a round."""
