@@ -48,6 +48,7 @@ class Network:
         seeds: Training seeds, 0 and up.
         n_devices: Devices of each sigma and seed in the test.
         test_limit: Test images; None for all.
+        passes: Of a step under noise: two where pretrained batch norm is matched.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Network:
     seeds: int
     n_devices: int
     test_limit: int | None
+    passes: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,7 @@ QUICK = Study(
         Network("cifar10", "resnet8", 2_500, 10, NORMED, seeds=2, n_devices=10, test_limit=300),
         Network("cifar10", "vit", 1_500, 10, PLAIN, seeds=2, n_devices=10, test_limit=300),
         Network("cifar10", "resnet18", 1_000, 5, NORMED, seeds=1, n_devices=5, test_limit=200),
-        Network(
-            "vl-retrieval", "lite0-minilm", 500, 4, PRETRAINED, seeds=1, n_devices=3, test_limit=100
-        ),
+        Network("vl-retrieval", "lite0-minilm", 500, 4, PRETRAINED, 1, 3, 100, passes=2),
     ),
     n_draws=4,
 )
@@ -95,9 +95,7 @@ FULL = Study(
     (
         Network("cifar10", "resnet18", None, 30, NORMED, seeds=3, n_devices=30, test_limit=None),
         Network("cifar10", "vit", None, 30, PLAIN, seeds=3, n_devices=30, test_limit=None),
-        Network(
-            "vl-retrieval", "lite0-minilm", None, 10, PRETRAINED, 3, n_devices=30, test_limit=None
-        ),
+        Network("vl-retrieval", "lite0-minilm", None, 10, PRETRAINED, 3, 30, None, passes=2),
     ),
     n_draws=10,
 )
@@ -108,7 +106,7 @@ def method(way: str, study: Study, network: Network) -> tuple[str, int]:
     draws = f"n_draws={study.n_draws}"
     return {
         "plain": ("erm", 4 * network.epochs),
-        "fixed level": ("steady:strength=1.25,length=4", network.epochs),
+        "fixed level": (f"steady:strength=1.25,length={4 // network.passes}", network.epochs),
         "tuned level": (
             f"steady:slope=0,first=1,last=1,mixture=0,clip=0,{draws}",
             network.epochs,

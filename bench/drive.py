@@ -29,7 +29,12 @@ METHODS = {
         "weight-noise:level=0.5",
         "steady",
     ),
-    "highway": ("erm", "steady:strength=1.25,length=1"),
+    "highway": (
+        "erm",
+        "bayesmulti:n_iterations=1,max_p0=0.6",
+        "steady:strength=1.25,length=1",
+        "steady",
+    ),
 }
 DEPLOYMENTS = ("none", "readout", "readout:cells=2")
 
