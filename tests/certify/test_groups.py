@@ -12,7 +12,7 @@ from torch import nn
 from ohmloop.certify import Ablation, Cells, Gain, Law, Sampler, poll
 from ohmloop.certify._groups import coordinate_groups
 from ohmloop.crossbar import Hardware
-from ohmloop.errors import CertifyError
+from ohmloop.errors import CertifyError, ConversionError
 from ohmloop.nn import Deployment, analog_parameters, analogize, device_seed, evaluate_fleet
 from tests.certify.small import filled
 
@@ -224,6 +224,16 @@ def test_a_law_that_ties_layers_together_takes_no_division() -> None:
     draws(Law(sigma=0.3, gain=Gain(group="chip", tau=0.1)), n=2, deployment=Deployment(arrays=3))
     with pytest.raises(CertifyError, match="Divide them first"):
         draws(Law(sigma=0.3), n=2, deployment=Deployment(cells=2))
+
+
+def test_a_layer_that_there_is_not_and_missing_inputs_are_said() -> None:
+    x = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for text, match in (
+        ("layer_arrays=stem=3", "'stem' matches no analog layer"),
+        ("cells=2", "at least 2"),
+    ):
+        with pytest.raises(ConversionError, match=match):
+            poll(net(), (x, None), Law(sigma=0.3), n_devices=2, deployment=Deployment.parse(text))
 
 
 def test_cells_are_divided_once_and_the_votes_say_how() -> None:

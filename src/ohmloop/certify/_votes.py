@@ -146,7 +146,8 @@ def poll(
     Raises:
         CertifyError: If batch norm is in training mode, noise is missing on a mapped tensor, draws have been
             used, outputs are not finite, or there is no data.
-        ConversionError: If the deployment needs unlabelled inputs that were not given.
+        ConversionError: If the deployment needs unlabelled inputs that were not given, or names a layer that
+            there is not.
     """
     x, labels = data
     _check_model(model)
@@ -165,9 +166,8 @@ def poll(
             "this model's layers stand in arrays, and a Law is a law on weights. Give the hardware instead "
             "(yields hold for it), or put the model on hardware without an array."
         )
-    deployed = asked
-    if asked.cells > 1:
-        deployed = allocate_arrays(model, asked, unlabelled, [_like(law, parameters)])
+    spread = [_like(law, parameters)] if asked.cells > 1 else None
+    deployed = allocate_arrays(model, asked, unlabelled, spread)
     if isinstance(law, Hardware):
         model_hash = calibration_hash(law.device)[:12]
         words = f"device {law.device.name} (sha256 {model_hash}...) in arrays of {law.array!r}"
