@@ -1,7 +1,9 @@
 """Who may talk to the server, how much they may send, and that no address leads out of the folder."""
 
+import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 
 from ohmloop.campaign import Campaign
-from ohmloop.web._security import MAX_BODY, MAX_UPLOAD
+from ohmloop.web._security import MAX_BODY, MAX_UPLOAD, Guard
 from tests.web.served import served
 
 TEMPLATE = "perovskite-nanowires"
@@ -108,6 +110,59 @@ def test_other_origins_may_not_change_anything(
     assert "another site" in answer.json()["detail"]
     for method in ("PUT", "PATCH", "DELETE"):
         assert client.request(method, path, headers=headers).status_code == 403
+
+
+def test_a_refusal_reaches_who_is_still_sending(client: httpx.Client) -> None:
+    host = f"127.0.0.1:{client.base_url.port}"
+    head = (
+        f"POST /theme HTTP/1.1\r\nHost: {host}\r\nOrigin: http://evil.example\r\n"
+        "Content-Length: 40000\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", client.base_url.port or 80), timeout=20) as line:
+        line.sendall(head.encode())
+        for _ in range(4):
+            time.sleep(0.05)
+            line.sendall(b"x" * 10_000)
+        time.sleep(0.1)
+        answer = b""
+        while part := line.recv(65536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 403")
+    assert b"another site" in answer
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [([10, 1], [10, 1]), ([2 * MAX_BODY, 1], [2 * MAX_BODY]), ([], [])],
+    ids=["whole", "no more than the limit", "nothing comes"],
+)
+def test_a_refused_request_is_heard_out_for_a_moment(sizes: list[int], expected: list[int]) -> None:
+    heard: list[int] = []
+
+    async def app(*_: object) -> None:
+        raise AssertionError("a refused request went on")
+
+    async def receive() -> dict[str, object]:
+        if not sizes:
+            await asyncio.sleep(60)
+        size = sizes[len(heard)]
+        heard.append(size)
+        more = len(heard) < len(sizes)
+        return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+    async def send(message: dict[str, object]) -> None:
+        answers.append(message)
+
+    answers: list[dict[str, object]] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/theme",
+        "headers": [(b"host", b"127.0.0.1"), (b"origin", b"http://evil.example")],
+    }
+    asyncio.run(Guard(app)(scope, receive, send))
+    assert answers[0]["status"] == 403
+    assert heard == expected
 
 
 def test_our_own_origin_may(client: httpx.Client, root: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -20,6 +22,8 @@ MAX_UPLOAD = 64 * 2**20
 """Bytes of a request that brings files: the largest measurement file that is read."""
 MAX_BODY = 2**20
 """Bytes of any other request: a campaign.toml has some thousand."""
+LINGER = 0.5
+"""Seconds for which a refused request is heard out."""
 
 _HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -83,13 +87,16 @@ class Guard:
         limit = self._limit(headers)
         reason = _refusal(scope["method"], headers)
         if reason:
+            await _hear_out(receive, headers, limit)
             await _refuse(send, 403, reason)
             return
         if self._access is not None and not self._access.lets_in(scope["path"], headers):
+            await _hear_out(receive, headers, limit)
             await self._lock_out(scope, send)
             return
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > limit:
+            await _hear_out(receive, headers, limit)
             await _refuse(send, 413, _too_large(limit))
             return
         await self._bounded(scope, receive, send, limit)
@@ -144,6 +151,24 @@ class Guard:
                 raise
         if is_over and not has_started:
             await _refuse(send, 413, _too_large(limit))
+
+
+async def _hear_out(receive: Receive, headers: dict[str, str], limit: int) -> None:
+    """Read what a refused request still sends, for a moment.
+
+    Where a connection is closed on unread bytes the client may see the reset and not the answer. A client that
+    asks first (``Expect``) sends nothing before it is told to.
+    """
+    seen = 0
+    if "expect" in headers:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER):
+            while seen <= limit:
+                message = await receive()
+                seen += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 def _headers(scope: Scope) -> dict[str, str]:
