@@ -10,10 +10,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ohmloop.certify import Ablation, Cells, Gain, Law, Sampler, poll
+from ohmloop.certify._drift import after_deployment
 from ohmloop.certify._groups import coordinate_groups
-from ohmloop.crossbar import Hardware
+from ohmloop.crossbar import Array, Hardware
 from ohmloop.errors import CertifyError, ConversionError
-from ohmloop.nn import Deployment, analog_parameters, analogize, device_seed, evaluate_fleet
+from ohmloop.nn import (
+    Deployment,
+    analog_parameters,
+    analogize,
+    device_seed,
+    evaluate_fleet,
+    mark_noisy_statistics,
+    program,
+)
 from tests.certify.small import filled
 
 NET = {"0.weight": torch.ones(6, 10), "0.bias": torch.ones(6), "2.weight": torch.ones(4, 6)}
@@ -208,12 +217,21 @@ def test_layers_on_several_arrays_lose_groups_array_by_array() -> None:
 
 @pytest.mark.parametrize("arrays", [1, 3])
 def test_devices_on_equally_many_arrays_are_drawn_from_one_row_of_numbers(arrays: int) -> None:
-    """The order of a device's numbers is kept: certificates of before are found again to the last bit."""
-    got = draws(Law(sigma=0.3), n=2, deployment=Deployment(arrays=arrays))
-    for device in range(2):
+    """The order of a device's numbers is kept, so that certificates of before are found again."""
+    gain, ablation = Gain(group="layer", tau=0.2), Ablation(group="column", probability=0.3)
+    law = Law(sigma=0.3, levels=(0.5, 1.0, 2.0), gain=gain, ablation=ablation)
+    got = draws(law, n=4, deployment=Deployment(arrays=arrays))
+    layer = torch.tensor([0] * 24 + [1] * 15)
+    first, second = torch.arange(4), 4 + torch.arange(3)  # outputs: weights, then biases
+    parts = (first.repeat_interleave(5), first, second.repeat_interleave(4), second)
+    column = torch.cat(parts)
+    for device in range(4):
         generator = torch.Generator().manual_seed(device_seed(7, device))
-        normals = torch.randn(arrays, 39, generator=generator, dtype=torch.float64)
-        wanted = (0.3 * normals).exp().mean(0)
+        normals = torch.randn(arrays, 39 + 2, generator=generator, dtype=torch.float64)
+        level = (0.5, 1.0, 2.0)[int(3 * torch.rand(1, generator=generator, dtype=torch.float64))]
+        kept = torch.rand(arrays, 7, generator=generator, dtype=torch.float64) >= 0.3
+        noise = 0.3 * level * normals[:, :39] + 0.2 * normals[:, 39:][:, layer]
+        wanted = (noise.exp() * kept[:, column]).mean(0)
         assert got[device] == pytest.approx(wanted.numpy(), rel=1e-12)
 
 
@@ -222,6 +240,8 @@ def test_a_law_that_ties_layers_together_takes_no_division() -> None:
     with pytest.raises(CertifyError, match='Give group="layer"'):
         draws(Law(sigma=0.3, gain=Gain(group="chip", tau=0.1)), n=2, deployment=divided)
     draws(Law(sigma=0.3, gain=Gain(group="chip", tau=0.1)), n=2, deployment=Deployment(arrays=3))
+    with pytest.raises(CertifyError, match="'stem' matches no analog layer; there are 0, 2"):
+        draws(Law(sigma=0.3), n=2, deployment=Deployment(layer_arrays=(("stem", 3),)))
     with pytest.raises(CertifyError, match="Divide them first"):
         draws(Law(sigma=0.3), n=2, deployment=Deployment(cells=2))
 
@@ -247,6 +267,11 @@ def test_cells_are_divided_once_and_the_votes_say_how() -> None:
     assert counts["0"] > counts["2"]  # the law's spread counts, not that of the model's hardware
     assert votes.cells is not None
     assert 2.5 * votes.cells.n < votes.cells.copies.sum() <= 3 * votes.cells.n
+    *_, whole = votes.cells.shifts()
+    assert whole.cells == votes.cells.copies.sum() == 24 * counts["0"] + 15 * counts["2"]
+    assert whole.what.startswith(f"all {whole.cells:,} cells")
+    (said,) = after_deployment(votes)
+    assert "fixed before any device was drawn" in said
     by_hand = poll(
         model, (x, None), law, n_devices=400, deployment=Deployment(layer_arrays=votes.layer_arrays)
     )
@@ -261,6 +286,41 @@ def test_cells_are_divided_once_and_the_votes_say_how() -> None:
     assert fleet.layer_arrays == plain.layer_arrays
     both = math.sqrt(plain.scores().var() + fleet.std**2) / 20
     assert abs(plain.scores().mean() - fleet.mean) < 5 * both
+
+
+class Regular(nn.Module):
+    """Batch norm that was trained under noise, and dropout: a division depends on the state of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.drop(self.norm(self.a(x)).relu()))
+
+
+@pytest.mark.parametrize(
+    "text", ["none:cells=3", "channel:cells=3,samples=16", "readout:cells=2,samples=16"]
+)
+@pytest.mark.parametrize("place", ["weights", "arrays", "chip"])
+def test_cells_are_divided_as_an_evaluation_divides_them(text: str, place: str) -> None:
+    array = None if place == "weights" else Array(rows=16, columns=16)
+    hardware = Hardware(device="lognormal:0.4", array=array)
+    model = analogize(filled(Regular().double()), hardware)
+    x = torch.randn(40, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.norm.running_mean += 0.3
+        model.norm.running_var *= torch.linspace(0.2, 8, 8, dtype=torch.float64)
+    mark_noisy_statistics(model)
+    model.norm.eval()  # dropout stays in training mode
+    if place == "chip":
+        program(model, 5)
+    asked, y = Deployment.parse(text), torch.zeros(40, dtype=torch.long)
+    law = hardware if array else Law.of(hardware)
+    votes = poll(model, (x, y), law, n_devices=3, deployment=asked, unlabelled=x)
+    fleet = evaluate_fleet(model, (x, y), n_devices=3, deployment=asked, unlabelled=x)
+    assert votes.layer_arrays == fleet.layer_arrays != ()
 
 
 def test_zero_weights_hold_no_cell() -> None:

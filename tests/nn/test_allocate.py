@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ohmloop.certify import Law, poll
 from ohmloop.crossbar import Array, Hardware
-from ohmloop.errors import CertifyError, ConversionError
+from ohmloop.errors import ConversionError
 from ohmloop.nn import (
     Deployment,
     _allocate,
@@ -332,11 +331,3 @@ def test_errors_say_what_is_missing() -> None:
         program(chip, 1, deployment=typo)
     with pytest.raises(ConversionError, match="not finite"):
         allocate_arrays(model, Deployment(cells=2), x * math.inf)
-    with pytest.raises(CertifyError, match="arrays alone"):
-        poll(
-            model,
-            (x, None),
-            Law.of(LAW),
-            n_devices=10,
-            deployment=Deployment(layer_arrays=(("0", 2),)),
-        )

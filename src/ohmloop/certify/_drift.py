@@ -190,12 +190,15 @@ def unit_costs(law: Law) -> NDArray[np.float64]:
 
 def after_deployment(votes: Votes) -> tuple[str, ...]:
     """Return what shifts assume of a deployment that each device is set up by."""
-    if votes.deployment in ("none", str(Deployment())):
-        return ()
-    return (
-        f'The deployment "{votes.deployment}" is set up after the shift, on the shifted device: what shifts '
-        "later is not covered.",
-    )
+    deployment, out = Deployment.parse(votes.deployment), []
+    if deployment.sees_inputs or deployment.drift_gain:
+        out.append(
+            f'The deployment "{votes.deployment}" is set up after the shift, on the shifted device: what '
+            "shifts later is not covered."
+        )
+    if len({arrays for _, arrays in votes.layer_arrays}) > 1:
+        out.append("How many arrays hold each layer was fixed before any device was drawn.")
+    return tuple(out)
 
 
 def theorem(law: Law) -> str:

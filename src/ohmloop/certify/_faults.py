@@ -72,6 +72,9 @@ def fault_certificate(
     known = [f for f in faults if f is not None]
     top = max(known, default=-1)
     covered = tuple(sum(f >= r for f in known) for r in range(top + 1))
+    # Groups are left out array by array: one that fails on all arrays of a layer is as many faults.
+    several = votes.cells is not None and bool((votes.cells.copies > 1).any())
+    group = f"{law.ablation.group} of one array" if several else law.ablation.group
     return FaultCertificate(
         **origin(votes, rule),
         statement="S3",
@@ -79,10 +82,15 @@ def fault_certificate(
         alpha=alpha,
         multiplicity=f"alpha / {votes.n_inputs} for each of {votes.n_inputs} inputs",
         abstentions=len(faults) - len(known),
-        claim=_fault_words(votes, rule, alpha, law.ablation.group, q, covered),
+        claim=_fault_words(votes, rule, alpha, group, q, covered),
         limits=(
-            f"It is about hardware that leaves each {law.ablation.group} out on purpose with probability "
-            f"{q:g}, anew in each draw.",
+            f"It is about hardware that leaves each {group} out on purpose with probability {q:g}, anew in "
+            "each draw.",
+            *(
+                (f"A {law.ablation.group} that fails on m arrays at once counts m times.",)
+                if several
+                else ()
+            ),
             *limits(votes),
         ),
         group=law.ablation.group,
@@ -111,7 +119,7 @@ def _fault_words(
         return NO_MAJORITY
     if len(covered) == 1:
         return (
-            f"No claim: no {group} may fail for any input. With {group}s left out with probability {q:g}, a "
+            f"No claim: no {group} may fail for any input. Where each is left out with probability {q:g}, a "
             f"class needs more than {percent(1.5 - q)} of the draws to survive one fault."
         )
     r = len(covered) - 1

@@ -57,7 +57,7 @@ class Shift:
 
     Attributes:
         what: The cells, for a person: "one cell", "layer 0 (6,500 cells)".
-        cells: How many.
+        cells: How many, in all arrays.
         costs: Deviations of the law that a unit change takes, one for each level of the law.
     """
 
@@ -151,7 +151,7 @@ class Cells:
     def common(self, chosen: NDArray[np.bool_], what: str) -> Shift:
         """Return the shift of the chosen cells by one and the same amount, in all copies."""
         costs = self._common(np.where(chosen, 0, 1).astype(np.int64))[:, 0]
-        return Shift(what, int(chosen.sum()), tuple(float(c) for c in costs))
+        return Shift(what, int(self.copies[chosen].sum()), tuple(float(c) for c in costs))
 
     def _common(self, index: Indices) -> Floats:
         """Return what a shift of each part of the cells by one amount costs, ``levels x parts``.
@@ -177,7 +177,7 @@ class Cells:
     def shifts(self) -> tuple[Shift, ...]:
         """Return the shifts that a lab thinks in: some cells, each layer, a tile, a column, the whole chip."""
         out = [self.some(k) for k in (1, 10, 100, 1000) if k <= self.n]
-        costs, sizes = self._common(self.layer), np.bincount(self.layer)
+        costs, sizes = self._common(self.layer), self._counted(self.layer)
         for k in np.flatnonzero(sizes):
             what = f"layer {self.layers[k]} ({sizes[k]:,} cells), one factor"
             out.append(Shift(what, int(sizes[k]), tuple(float(c) for c in costs[:, k])))
@@ -188,6 +188,10 @@ class Cells:
         ):
             # Each level's own dearest part: an upper bound for any one part at all levels.
             dearest = tuple(float(c) for c in self._common(index).max(1))
-            out.append(Shift(what, int(np.bincount(index).max()), dearest))
+            out.append(Shift(what, int(self._counted(index).max()), dearest))
         every = np.ones(self.n, dtype=bool)
-        return (*out, self.common(every, f"all {self.n:,} cells, one factor"))
+        return (*out, self.common(every, f"all {self.copies.sum():,} cells, one factor"))
+
+    def _counted(self, index: Indices) -> Indices:
+        """Return how many cells of all arrays each part has."""
+        return np.bincount(index, self.copies).astype(np.int64)

@@ -26,6 +26,7 @@ from ohmloop.crossbar import Convention, Hardware
 from ohmloop.device import DeviceModel, Estimate
 from ohmloop.errors import CertifyError
 from ohmloop.nn import Deployment, device_seed
+from ohmloop.nn._deployment import fits
 
 Calibrated = Literal["fixed", "predictive"]
 LEVELS = 25
@@ -290,8 +291,9 @@ class Sampler:
         deployment: Its arrays are averaged, layer by layer if it says so; its mean gain is divided out.
 
     Raises:
-        CertifyError: If a pattern of the law matches no parameter, the deployment's cells are not divided yet,
-            or groups reach over layers that different numbers of arrays hold.
+        CertifyError: If a pattern of the law matches no parameter, one of the deployment no layer, the
+            deployment's cells are not divided yet, or groups reach over layers that different numbers of
+            arrays hold.
     """
 
     def __init__(
@@ -329,7 +331,14 @@ class Sampler:
                 f'deployment "{self._deployment}" leaves open how its cells are divided. Divide them first '
                 "(ohmloop.nn.allocate_arrays), as poll does."
             )
-        counts = {n: self._deployment.arrays_of(n.rpartition(".")[0]) for n in self.base}
+        layers = {n: n.rpartition(".")[0] for n in self.base}
+        for pattern, _ in self._deployment.layer_arrays:
+            if not any(fits(pattern, layer) for layer in layers.values()):
+                raise CertifyError(
+                    f"layer_arrays: {pattern!r} matches no analog layer; there are "
+                    f"{', '.join(dict.fromkeys(layers.values()))}."
+                )
+        counts = {n: self._deployment.arrays_of(layer) for n, layer in layers.items()}
         law, several = self.law, len(set(counts.values())) > 1
         for by in (law.gain, law.ablation):
             if several and by is not None and by.group == "chip":

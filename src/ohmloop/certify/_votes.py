@@ -30,6 +30,7 @@ from ohmloop.nn import (
 )
 from ohmloop.nn._allocate import layer_counts
 from ohmloop.nn._predict import NOT_FINITE
+from ohmloop.nn._scoring import _nominal_batch, _statistics, evaluating
 from ohmloop.progress import Progress, silent
 from ohmloop.tasks import Metric
 
@@ -166,24 +167,26 @@ def poll(
             "this model's layers stand in arrays, and a Law is a law on weights. Give the hardware instead "
             "(yields hold for it), or put the model on hardware without an array."
         )
-    spread = [_like(law, parameters)] if asked.cells > 1 else None
-    deployed = allocate_arrays(model, asked, unlabelled, spread)
     if isinstance(law, Hardware):
         model_hash = calibration_hash(law.device)[:12]
         words = f"device {law.device.name} (sha256 {model_hash}...) in arrays of {law.array!r}"
-        classes = _poll_arrays(
+        classes, divided = _poll_arrays(
             model,
             x,
             law,
             n_devices=n_devices,
             seed=fleet,
-            deployment=deployed,
+            deployment=asked,
             unlabelled=unlabelled,
             memory_budget=memory_budget,
             progress=progress,
         )
     else:
         words = law.words
+        spread = [_like(law, parameters)] if asked.cells > 1 else None
+        with evaluating(model), _statistics(model, asked, unlabelled, _nominal_batch(x)):
+            deployed = allocate_arrays(model, asked, unlabelled, spread)
+        divided = layer_counts(model, deployed)
         sampler = Sampler(law, parameters, fleet, deployed)
         _check_noise(law, parameters, fleet)
         cells = _cells(law, sampler.base, deployed)
@@ -209,14 +212,12 @@ def poll(
         data=data_hash(x, labels),
         seed=seed,
         deployment=str(asked),
-        layer_arrays=layer_counts(model, deployed),
+        layer_arrays=divided,
     )
 
 
-def _like(law: Law | Hardware, parameters: dict[str, Tensor]) -> Hardware | dict[str, Hardware]:
+def _like(law: Law, parameters: dict[str, Tensor]) -> dict[str, Hardware]:
     """Return hardware whose layers differ in spread as a law's do, which is all that a division looks at."""
-    if isinstance(law, Hardware):
-        return law
     out = {}
     for name in parameters:
         sigma = law.sigma_of(name)
@@ -338,9 +339,10 @@ def _poll_arrays(
     unlabelled: Tensor | None,
     memory_budget: int | None,
     progress: Progress,
-) -> NDArray[np.int32]:
+) -> tuple[NDArray[np.int32], tuple[tuple[str, int], ...]]:
+    """Return the classes ``N x n``, and how arrays were divided among layers."""
     ballots = _Ballots(len(x))
-    evaluate_fleets(
+    (fleet,) = evaluate_fleets(
         model,
         (x, torch.arange(len(x))),
         [hardware],
@@ -352,7 +354,7 @@ def _poll_arrays(
         memory_budget=memory_budget,
         progress=progress,
     )
-    return ballots.classes
+    return ballots.classes, fleet.layer_arrays
 
 
 class _Ballots(Metric):

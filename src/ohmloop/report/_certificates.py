@@ -335,7 +335,10 @@ def _provenance(certificates: Sequence[Certificate]) -> list[tuple[str, str]]:
         add("class rule", c.class_rule)
         add("deployment", c.deployment)
         if len(set(c.layer_arrays.values())) > 1:
-            add("arrays of each layer", ", ".join(f"{n} {m}" for n, m in c.layer_arrays.items()))
+            add(
+                "arrays of each layer",
+                ", ".join(f"{n or 'model'} {m}" for n, m in c.layer_arrays.items()),
+            )
         add(f"multiplicity ({c.kind})", c.multiplicity)
         add(f"abstentions ({c.kind})", f"{c.abstentions:,}" if c.abstentions else "")
         add("versions", ", ".join(f"{k} {v}" for k, v in c.versions.items()))
