@@ -7,8 +7,8 @@
    digital score lies more than ``clean_floor`` below the best with noise count as failed.
 2. Rounds: half of them, plain training and the best noises, go on from their own weights to two tenths; plain
    training and the best noise to one whole training; one of the two to the end of the budget, plain training if
-   it leads by more than ``tie``, or by more than a tenth of its objective. Nothing is started again: the
-   lineage that won is what is kept.
+   it leads by more than ``tie``, or by more than a tenth of its objective; of equals the better digital score.
+   Nothing is started again: the lineage that won is what is kept.
 """
 
 from __future__ import annotations
