@@ -240,7 +240,7 @@ def test_a_law_that_ties_layers_together_takes_no_division() -> None:
     with pytest.raises(CertifyError, match='Give group="layer"'):
         draws(Law(sigma=0.3, gain=Gain(group="chip", tau=0.1)), n=2, deployment=divided)
     draws(Law(sigma=0.3, gain=Gain(group="chip", tau=0.1)), n=2, deployment=Deployment(arrays=3))
-    with pytest.raises(CertifyError, match="'stem' matches no analog layer; there are 0, 2"):
+    with pytest.raises(ConversionError, match="'stem' matches no analog layer; there are 0, 2"):
         draws(Law(sigma=0.3), n=2, deployment=Deployment(layer_arrays=(("stem", 3),)))
     with pytest.raises(CertifyError, match="Divide them first"):
         draws(Law(sigma=0.3), n=2, deployment=Deployment(cells=2))

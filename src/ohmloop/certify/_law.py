@@ -26,7 +26,7 @@ from ohmloop.crossbar import Convention, Hardware
 from ohmloop.device import DeviceModel, Estimate
 from ohmloop.errors import CertifyError
 from ohmloop.nn import Deployment, device_seed
-from ohmloop.nn._deployment import fits
+from ohmloop.nn._allocate import check_patterns
 
 Calibrated = Literal["fixed", "predictive"]
 LEVELS = 25
@@ -291,9 +291,9 @@ class Sampler:
         deployment: Its arrays are averaged, layer by layer if it says so; its mean gain is divided out.
 
     Raises:
-        CertifyError: If a pattern of the law matches no parameter, one of the deployment no layer, the
-            deployment's cells are not divided yet, or groups reach over layers that different numbers of
-            arrays hold.
+        CertifyError: If a pattern of the law matches no parameter, the deployment's cells are not divided yet,
+            or groups reach over layers that different numbers of arrays hold.
+        ConversionError: If a pattern of the deployment matches no layer.
     """
 
     def __init__(
@@ -332,12 +332,7 @@ class Sampler:
                 "(ohmloop.nn.allocate_arrays), as poll does."
             )
         layers = {n: n.rpartition(".")[0] for n in self.base}
-        for pattern, _ in self._deployment.layer_arrays:
-            if not any(fits(pattern, layer) for layer in layers.values()):
-                raise CertifyError(
-                    f"layer_arrays: {pattern!r} matches no analog layer; there are "
-                    f"{', '.join(dict.fromkeys(layers.values()))}."
-                )
+        check_patterns(tuple(dict.fromkeys(layers.values())), self._deployment)
         counts = {n: self._deployment.arrays_of(layer) for n, layer in layers.items()}
         law, several = self.law, len(set(counts.values())) > 1
         for by in (law.gain, law.ablation):

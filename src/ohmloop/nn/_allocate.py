@@ -107,9 +107,12 @@ def check_divided(model: nn.Module, deployment: Deployment) -> None:
 
 def check_layers(model: nn.Module, deployment: Deployment) -> None:
     """Raise ConversionError if a pattern of ``layer_arrays`` matches no analog layer."""
-    if not deployment.layer_arrays:
-        return
-    layers = _layers(model)
+    if deployment.layer_arrays:
+        check_patterns(_layers(model), deployment)
+
+
+def check_patterns(layers: Sequence[str], deployment: Deployment) -> None:
+    """Raise ConversionError if a pattern of ``layer_arrays`` matches none of the layers."""
     for pattern, _ in deployment.layer_arrays:
         if not any(fits(pattern, layer) for layer in layers):
             raise ConversionError(

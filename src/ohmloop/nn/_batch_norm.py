@@ -25,7 +25,7 @@ def mark_noisy_statistics(model: nn.Module, frozen: Sequence[nn.Module] = ()) ->
         frozen: Layers that were frozen by the training.
     """
     left = {id(module) for module in frozen}
-    with _as_in_training(model):
+    with in_mode(model, training=True):
         for module in model.modules():
             gathers = isinstance(module, BATCH_NORMS) and module.training
             if gathers and module.track_running_stats and id(module) not in left:
@@ -33,10 +33,10 @@ def mark_noisy_statistics(model: nn.Module, frozen: Sequence[nn.Module] = ()) ->
 
 
 @contextmanager
-def _as_in_training(model: nn.Module) -> Iterator[None]:
-    """While active, every module is in the mode that ``model.train()`` puts it into."""
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """While active, every module is in the mode that ``model.train(training)`` puts it into."""
     modes = [(module, module.training) for module in model.modules()]
-    model.train()
+    model.train(training)
     try:
         yield
     finally:
@@ -85,7 +85,7 @@ def takes_batch_statistics(model: nn.Module) -> bool:
 
     False without batch norm, and where ``model.train()`` leaves one in eval mode (frozen).
     """
-    with _as_in_training(model):
+    with in_mode(model, training=True):
         return normalises_batches(model)
 
 

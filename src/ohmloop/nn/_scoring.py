@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ohmloop.crossbar import Hardware
 from ohmloop.errors import ConversionError
-from ohmloop.nn._batch_norm import nominal_batch_norm
+from ohmloop.nn._batch_norm import in_mode, nominal_batch_norm
 from ohmloop.nn._convert import need
 from ohmloop.nn._deploy import too_few_inputs
 from ohmloop.nn._deployment import Deployment
@@ -26,16 +26,9 @@ Assigned = Hardware | Mapping[str, Hardware]
 """One hardware for all layers, or one for each by name."""
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> AbstractContextManager[None]:
     """Put ``model`` into eval mode, and every module back into its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    return in_mode(model, training=False)
 
 
 def accuracy(model: nn.Module, split: tuple[Tensor, Tensor], batch_size: int = 1024) -> float:
