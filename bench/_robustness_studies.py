@@ -1,7 +1,8 @@
 """The settings of bench/robustness.py: which methods, on which task, on how much of it.
 
-`quick` is for two cores, one to two hours in all; `full` for a GPU, whole data sets and deep networks; `few`
-cuts what a GPU should run whole down for two cores.
+`quick` is for two cores, under an hour; `parts` as well: other networks and budgets beside the tables of
+`quick`. `full` is for a GPU, whole data sets and deep networks; `few` cuts what a GPU should run whole down for
+two cores.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,25 @@ Method = str | tuple[str, int]
 
 @dataclass(frozen=True)
 class Study:
-    """One table."""
+    """One table.
+
+    Attributes:
+        name: Of the table, its cache and its results.
+        task: What is learned.
+        models: Networks; "batch-norm" is left out for those without any.
+        methods: Rows; a pair gives one other epochs than `epochs`.
+        deployments: What devices get beside their weights; as many rows of each method.
+        sigmas: Of the devices in the test.
+        objective: Of the devices that searches and noise levels are for.
+        epochs: Of one training; None for the task's own.
+        limit: Development samples; None for all.
+        test_limit: Test samples; None for all.
+        seeds: Training seeds, 0 and up.
+        n_devices: Of each sigma and seed in the test.
+        nanowires: Devices of each of the 43 measured nanowires; 0 leaves them out.
+        folder: Data that no package brings.
+        settings: Further arguments of `ohmloop.train.compare`.
+    """
 
     name: str
     task: str
@@ -33,6 +52,7 @@ class Study:
 
 
 DEPLOYED = ("none", "channel", "readout")
+NORMED = (*DEPLOYED, "batch-norm")
 MORE_CELLS = ("readout:cells=1.25", "readout:cells=2")
 FIELD: tuple[Method, ...] = (
     "erm",
@@ -77,7 +97,7 @@ DIGITS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 
 
 def quick(data: Path | None) -> dict[str, Study]:
-    """Return the setting for two cores, one to two hours in all."""
+    """Return the setting for two cores, under an hour in all."""
     tasks = None if data is None else str(data)
 
     def at(name: str) -> str | None:
@@ -96,33 +116,11 @@ def quick(data: Path | None) -> dict[str, Study]:
             nanowires=5,
         ),
         Study(
-            "digits-bn",
-            "digits",
-            ("mlp-bn",),
-            ("erm", "bayesmulti", "weight-noise", ("weight-noise:level=1.2", 240), "steady"),
-            DEPLOYED,
-            sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
-            objective=DIGITS,
-            epochs=60,
-        ),
-        Study(
-            "digits-bn-affine",  # As published: batch norm's own gains and offsets drift too.
-            "digits",
-            ("mlp-bn",),
-            ("erm", "bayesmulti", "steady:strength=1.25", "steady"),
-            ("none", "readout", *MORE_CELLS),
-            sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
-            objective=DIGITS,
-            epochs=60,
-            n_devices=10,
-            settings={"where": "all"},
-        ),
-        Study(
             "fashion-mnist",
             "fashion-mnist",
             ("lenet", "lenet-bn"),
-            SHORT,
-            DEPLOYED,
+            (*SHORT, ("erm", 20)),
+            NORMED,
             sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
             epochs=5,
             limit=8_000,
@@ -131,23 +129,11 @@ def quick(data: Path | None) -> dict[str, Study]:
             settings={"lr": 1e-3},
         ),
         Study(
-            "fashion-mnist-budget",  # What is left of the lead when all spend the same.
-            "fashion-mnist",
-            ("lenet",),
-            ("erm", ("erm", 20), ("weight-noise:level=0.8", 20), "steady", "steady:tie=0"),
-            ("none", "readout"),
-            sigmas=(MEDIAN, 1.2),
-            epochs=5,
-            limit=8_000,
-            test_limit=400,
-            settings={"lr": 1e-3},
-        ),
-        Study(
             "gtsrb",
             "gtsrb",
             ("cnn-bn",),
-            ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady"),
-            ("none", "readout"),
+            ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady", ("erm", 24)),
+            ("none", "readout", "batch-norm"),
             sigmas=(0.2, 0.4, MEDIAN, 0.8),
             epochs=6,
             limit=2_000,
@@ -159,7 +145,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             "birds965-small",
             ("mobilenet-v2",),
             ("as-it-comes", "weight-noise:level=0.1", "steady:strength=1,length=1,distill=0.9"),
-            DEPLOYED,
+            NORMED,
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
             test_limit=100,
@@ -172,8 +158,8 @@ def quick(data: Path | None) -> dict[str, Study]:
             "anuran",
             "anuran",
             ("mlp", "mlp-bn"),
-            (*SHORT[:2], "bayesmulti", *SHORT[3:]),
-            (*DEPLOYED, *MORE_CELLS),
+            (*SHORT[:2], "bayesmulti", *SHORT[3:], ("erm", 80)),
+            (*DEPLOYED, *MORE_CELLS, "batch-norm"),
             sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
             epochs=20,
             nanowires=5,
@@ -189,7 +175,7 @@ def quick(data: Path | None) -> dict[str, Study]:
                 "steady:strength=1,length=1,distill=0.9,match=false",
                 "steady:strength=0,length=1,distill=0.9",  # what is learned from the data, without noise
             ),
-            (*DEPLOYED, MORE_CELLS[1]),
+            (*DEPLOYED, MORE_CELLS[1], "batch-norm"),
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
             limit=500,
@@ -197,6 +183,47 @@ def quick(data: Path | None) -> dict[str, Study]:
             epochs=4,
             seeds=1,
             n_devices=3,
+        ),
+    )
+    return {study.name: study for study in studies}
+
+
+def parts(data: Path | None) -> dict[str, Study]:
+    """Return what stands beside the tables of `quick`, for two cores: other networks, other budgets."""
+    studies = (
+        Study(
+            "digits-bn",
+            "digits",
+            ("mlp-bn",),
+            ("erm", "bayesmulti", "weight-noise", ("weight-noise:level=1.2", 240), "steady"),
+            NORMED,
+            sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
+            objective=DIGITS,
+            epochs=60,
+        ),
+        Study(
+            "digits-bn-affine",  # As published: batch norm's own gains and offsets drift too.
+            "digits",
+            ("mlp-bn",),
+            ("erm", "bayesmulti", "steady:strength=1.25", "steady"),
+            ("none", "readout", *MORE_CELLS, "batch-norm"),
+            sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
+            objective=DIGITS,
+            epochs=60,
+            n_devices=10,
+            settings={"where": "all"},
+        ),
+        Study(
+            "fashion-mnist-budget",  # What is left of the lead when all spend the same.
+            "fashion-mnist",
+            ("lenet",),
+            ("erm", ("erm", 20), ("weight-noise:level=0.8", 20), "steady", "steady:tie=0"),
+            ("none", "readout"),
+            sigmas=(MEDIAN, 1.2),
+            epochs=5,
+            limit=8_000,
+            test_limit=400,
+            settings={"lr": 1e-3},
         ),
     )
     return {study.name: study for study in studies}
@@ -224,9 +251,22 @@ def few(data: Path | None) -> dict[str, Study]:
     pretrained = {"sigmas": LOW, "objective": (0.1,), "n_devices": 3}
     studies = (
         study(
-            "donkey", "donkey-cnn", TRAINED, epochs=12, seeds=2, n_devices=10, folder=at("donkey")
+            "donkey",
+            "donkey-cnn",
+            (*TRAINED, ("erm", 48)),
+            epochs=12,
+            seeds=2,
+            n_devices=10,
+            folder=at("donkey"),
         ),
-        study("cifar10", "resnet8", TRAINED, epochs=8, limit=2_000, test_limit=300),
+        study(
+            "cifar10",
+            "resnet8",
+            (*TRAINED, ("erm", 32)),
+            epochs=8,
+            limit=2_000,
+            test_limit=300,
+        ),
         study(
             "birds525",
             "efficientnet-lite0",
@@ -279,6 +319,7 @@ def few(data: Path | None) -> dict[str, Study]:
                 "weight-noise:level=0.3",
                 "steady:strength=1,length=1",
                 "steady",
+                ("erm", 120),
             ),
             epochs=30,
             limit=200,
@@ -289,38 +330,62 @@ def few(data: Path | None) -> dict[str, Study]:
     return {study.name: study for study in studies}
 
 
+def field_for(epochs: int) -> tuple[Method, ...]:
+    """Return the field with its long trainings at four times these epochs, plain training among them."""
+    single = tuple(m for m in FIELD if not isinstance(m, tuple))
+    return (*single, ("weight-noise:level=1.2", 4 * epochs), ("erm", 4 * epochs))
+
+
+PRETRAINED_FIELD: tuple[Method, ...] = (
+    "as-it-comes",
+    "erm",
+    "bayesmulti",
+    "weight-noise:level=0.1",
+    "right-censored",
+    "variance-aware",
+    "hardware-aware",
+    "distillation",
+    "sam",
+    "awp",
+    "steady:strength=1,length=1,distill=0.9",
+    "steady:distill=0.9",
+)
+GRID = (0.05, 0.1, 0.2, 0.3, 0.4, MEDIAN, 0.8, 1.0, 1.2, 1.5)
+
+
 def full(data: Path | None) -> dict[str, Study]:
-    """Return the setting for a GPU: whole data sets, deep networks, all methods."""
-    folder = None if data is None else str(data)
+    """Return the setting for a GPU: whole data sets, deep networks, all methods. Names end in "-full"."""
 
     def at(name: str) -> str | None:
-        return None if folder is None else str(Path(folder) / name)
+        return None if data is None else str(data / name)
 
-    grid = (0.1, 0.2, 0.3, 0.4, MEDIAN, 0.8, 1.0, 1.2, 1.5)
-    out = {name: quick(data)[name] for name in ("digits", "digits-bn")}
-    for task, models, epochs, place in (
-        ("mnist", ("lenet", "lenet-bn"), 20, None),
-        ("fashion-mnist", ("lenet", "lenet-bn", "alexnet", "alexnet-bn"), 20, None),
-        ("cifar10", ("alexnet", "alexnet-bn", "vgg11-bn", "resnet18", "vit"), 60, None),
-        ("gtsrb", ("cnn", "cnn-bn", "resnet18"), 30, at("gtsrb32")),
-        ("donkey", ("donkey-cnn", "donkey-cnn-bn"), 60, at("donkey")),
-        ("kitti-scenes", ("pillars-small",), 20, None),
-        ("birds965", ("mobilenet-v2",), 20, folder),
-        ("birds525", ("efficientnet-lite0",), 20, at("birds525")),
-        ("anuran", ("mlp", "mlp-bn"), 60, at("anuran")),
-        ("vl-retrieval", ("lite0-minilm",), 10, None),
-        ("lm", ("smollm2-135m",), 2, None),
-        ("vl-latex", ("pix2tex",), 5, None),
-    ):
-        out[task] = Study(
-            task,
-            task,
-            models,
-            FIELD,
-            DEPLOYED,
-            sigmas=grid,
-            epochs=epochs,
-            nanowires=5,
-            folder=place,
-        )
-    return out
+    def study(task: str, models: tuple[str, ...], epochs: int, **settings: object) -> Study:
+        kept = {
+            "methods": field_for(epochs),
+            "deployments": NORMED,
+            "sigmas": GRID,
+            "epochs": epochs,
+            "nanowires": 5,
+        }
+        return Study(f"{task}-full", task, models, **{**kept, **settings})  # type: ignore[arg-type]
+
+    folder = None if data is None else str(data)
+    pretrained = {"methods": PRETRAINED_FIELD, "objective": (0.2,)}
+    no_readout = {**pretrained, "deployments": ("none", "channel")}  # outputs are too many for one
+    studies = (
+        study("digits", ("mlp", "mlp-bn"), 60, objective=DIGITS),
+        study("mnist", ("lenet", "lenet-bn"), 20),
+        study("fashion-mnist", ("lenet", "lenet-bn", "alexnet", "alexnet-bn"), 20),
+        study("cifar10", ("alexnet", "alexnet-bn", "vgg11-bn", "resnet18", "vit"), 60),
+        study("gtsrb", ("cnn", "cnn-bn", "resnet18"), 30, folder=at("gtsrb32")),
+        study("donkey", ("donkey-cnn", "donkey-cnn-bn"), 60, folder=at("donkey")),
+        study("kitti-scenes", ("pillars-small",), 20),
+        study("birds965", ("mobilenet-v2",), 20, folder=folder, **pretrained),
+        study("birds525", ("efficientnet-lite0",), 20, folder=at("birds525")),
+        study("anuran", ("mlp", "mlp-bn"), 60, folder=at("anuran")),
+        study("vl-retrieval", ("lite0-minilm",), 10, **pretrained),
+        study("lm", ("smollm2-135m",), 2, **no_readout),
+        study("vl-latex", ("pix2tex",), 5, **no_readout),
+        study("vl-chat", ("lite0-smollm2",), 5, deployments=("none", "channel")),
+    )
+    return {study.name: study for study in studies}

@@ -6,9 +6,10 @@ are simulated: log-normal drift of every analog weight and bias (levels in the h
 nanowires with their own sigma and level table rho. Objectives of searches see validation data under the
 median nanowire's sigma (.587) unless stated, on other devices than the test.
 
-    python bench/robustness.py --quick            # two cores
+    python bench/robustness.py --quick            # two cores, under an hour
     python bench/robustness.py --full --compute cuda
     python bench/robustness.py --quick --tasks digits,anuran
+    python bench/robustness.py --parts            # two cores; other networks and budgets beside quick's tables
     python bench/robustness.py --few              # two cores; the tasks that are made for a GPU, cut down
 """
 
@@ -20,17 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from _common import RESULTS, executor_of, executor_options, save
-from _robustness_studies import Study, few, full, quick
+from _robustness_studies import Method, Study, few, full, parts, quick
 from _robustness_tables import deviation, middle, picture, summaries, table, worst_tenth
 from ohmloop.crossbar import Hardware
 from ohmloop.device import list_devices
 from ohmloop.errors import OhmloopError
 from ohmloop.nn import Deployment
+from ohmloop.run import Executor, using
+from ohmloop.tasks import task as load_task
 from ohmloop.train import Comparison, compare, evaluate_run, load_run
 
 CACHE = Path(__file__).parent / ".cache" / "robustness"
+ON_NANOWIRES = ("none", "channel", "readout")
 
 
 def laws(sigmas: tuple[float, ...]) -> list[Hardware]:
@@ -39,13 +44,16 @@ def laws(sigmas: tuple[float, ...]) -> list[Hardware]:
 
 def run_study(study: Study, executor: str, compute: str) -> dict[str, object]:
     """Run one table and return what is kept of it."""
+    with using(executor) as opened:
+        return run_on(study, opened, compute)
+
+
+def run_on(study: Study, executor: Executor, compute: str) -> dict[str, object]:
     start = time.monotonic()
     rows: list[dict[str, object]] = []
     for model in study.models:
         place = CACHE / study.name / model
-        deployments = study.deployments
-        if model.endswith("-bn"):
-            deployments = (*deployments, "batch-norm")
+        deployments = deployed(study, model)
         found = compare(
             study.task,
             study.methods,
@@ -64,12 +72,20 @@ def run_study(study: Study, executor: str, compute: str) -> dict[str, object]:
             run_dir=place,
             **study.settings,  # type: ignore[arg-type]
         )
-        for k, row in enumerate(found):
-            entry = kept(row, model, study)
-            method = k // len(deployments)
-            if study.nanowires and row.deployment in ("none", "channel", "readout"):
-                entry["nanowires"] = on_nanowires(place, method, row.deployment, study)
-            rows.append(entry)
+        entries = [kept(row, model, study) for row in found]
+        asked = [
+            k for k, row in enumerate(found) if study.nanowires and row.deployment in ON_NANOWIRES
+        ]
+        jobs = [
+            (place / f"{k // len(deployments):02d}-{seed}", found[k].deployment, seed, study)
+            for k in asked
+            for seed in range(study.seeds)
+        ]
+        scores = dict(executor.each(on_nanowires, jobs))
+        for i, k in enumerate(asked):
+            by_seed = [scores[i * study.seeds + seed] for seed in range(study.seeds)]
+            entries[k]["nanowires"] = np.mean(by_seed, axis=0).tolist()
+        rows += entries
         print(f"{study.name} {model}: {time.monotonic() - start:.0f} s", flush=True)
     return {
         "sigmas": study.sigmas,
@@ -82,6 +98,21 @@ def run_study(study: Study, executor: str, compute: str) -> dict[str, object]:
         "seconds": time.monotonic() - start,
         "rows": rows,
     }
+
+
+def deployed(study: Study, model: str) -> tuple[str, ...]:
+    """Return a study's deployments, without "batch-norm" for a network that has none."""
+    if "batch-norm" not in study.deployments:
+        return study.deployments
+    network = load_task(study.task, study.folder).model(model)
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        return study.deployments
+    return tuple(d for d in study.deployments if d != "batch-norm")
+
+
+def label(method: Method) -> str:
+    """Return a method's name in a row."""
+    return method if isinstance(method, str) else f"{method[0]} ({method[1]} epochs)"
 
 
 def merged(name: str, fresh: dict[str, Any]) -> dict[str, Any]:
@@ -113,24 +144,17 @@ def merged(name: str, fresh: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def on_nanowires(place: Path, method: int, deployment: str, study: Study) -> list[float]:
-    """Return the mean score on each of the 43 nanowires, with its sigma and rho, over seeds and draws."""
-    hardwares = [Hardware(device=d) for d in list_devices()]
-    scores = [
-        [
-            fleet.mean
-            for fleet in evaluate_run(
-                load_run(place / f"{method:02d}-{seed}"),
-                hardwares,
-                deployment=Deployment.parse(deployment),
-                n_devices=study.nanowires,
-                seed=20_011 + seed,
-                test_limit=min(study.test_limit or 300, 300),
-            )
-        ]
-        for seed in range(study.seeds)
-    ]
-    return np.mean(scores, axis=0).tolist()
+def on_nanowires(place: Path, deployment: str, seed: int, study: Study) -> list[float]:
+    """Return the mean score over draws on each of the 43 nanowires, with its sigma and rho, of one seed."""
+    fleets = evaluate_run(
+        load_run(place),
+        [Hardware(device=d) for d in list_devices()],
+        deployment=Deployment.parse(deployment),
+        n_devices=study.nanowires,
+        seed=20_011 + seed,
+        test_limit=min(study.test_limit or 300, 300),
+    )
+    return [fleet.mean for fleet in fleets]
 
 
 def kept(row: Comparison, model: str, study: Study) -> dict[str, object]:
@@ -167,12 +191,15 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="whole data, deep networks: for a GPU")
     parser.add_argument("--quick", action="store_true", help="the setting for two cores (default)")
     parser.add_argument(
+        "--parts", action="store_true", help="two cores; what stands beside quick's tables"
+    )
+    parser.add_argument(
         "--few", action="store_true", help="tasks for a GPU, few devices and samples"
     )
     parser.add_argument("--tasks", help="only these, separated by commas")
     parser.add_argument("--data", type=Path, help="folder of data sets that no package brings")
     parser.add_argument(
-        "--method", help="only rows of this method of a study; the table keeps its others"
+        "--method", help="only rows of this method, as a table names it; the table keeps its others"
     )
     parser.add_argument(
         "--redraw", action="store_true", help="measure nothing; tables and pictures of what is kept"
@@ -184,7 +211,8 @@ def main() -> None:
     if data is None:
         beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "tasks"
         data = beside if beside.exists() else None
-    studies = (full if args.full else few if args.few else quick)(data)
+    setting = full if args.full else few if args.few else parts if args.parts else quick
+    studies = setting(data)
     asked = args.tasks.split(",") if args.tasks else list(studies)
     if unknown := [name for name in asked if name not in studies]:
         parser.error(f"no study {', '.join(unknown)} here; one of {', '.join(studies)}")
@@ -196,7 +224,7 @@ def main() -> None:
         chosen = replace(
             study,
             name=f"{name}-{args.method}",  # trainings of its own, beside those of the whole study
-            methods=tuple(m for m in study.methods if m == args.method),
+            methods=tuple(m for m in study.methods if label(m) == args.method),
         )
         if args.method and not chosen.methods:
             print(f"{name}: has no method {args.method}")
