@@ -29,7 +29,7 @@ from ohmloop.nn._draw import bytes_per_device
 from ohmloop.tasks import Accuracy, RSquared
 
 SIGMA = 0.5
-CALIBRATIONS = ("channel", "layer", "readout", "batch-norm")
+CALIBRATIONS = ("channel", "layer", "norm", "readout", "batch-norm")
 
 
 def network(kind: str = "mlp") -> nn.Module:
@@ -65,9 +65,15 @@ def labelled(model: nn.Module, n: int = 80) -> tuple[torch.Tensor, torch.Tensor]
     return x, model(x).argmax(-1)
 
 
+LACKING = {"batch-norm": ("mlp", "ln"), "norm": ("mlp", "bn", "conv")}
+"""Networks that have nothing for a calibration to correct."""
+
+
 @pytest.mark.parametrize("kind", ["mlp", "conv", "ln"])
-@pytest.mark.parametrize("calibration", ["channel", "layer", "readout"])
+@pytest.mark.parametrize("calibration", ["channel", "layer", "norm", "readout"])
 def test_a_perfect_device_is_left_as_it_is(kind: str, calibration: str) -> None:
+    if kind in LACKING.get(calibration, ()):
+        pytest.skip("the network has nothing to correct")
     model = network(kind)
     x, y = inputs(40, 5), model(inputs(40, 5)).detach()
     # Batch norm takes the nominal weights' statistics on the unlabelled inputs: the reference is that network.
@@ -91,11 +97,11 @@ def test_a_perfect_device_is_left_as_it_is(kind: str, calibration: str) -> None:
     assert result.scores == pytest.approx(1, abs=1e-8)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "bn", "conv"])
+@pytest.mark.parametrize("kind", ["mlp", "bn", "conv", "ln"])
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
 def test_many_devices_at_once_equal_one_at_a_time(kind: str, calibration: str) -> None:
-    if calibration == "batch-norm" and kind == "mlp":
-        pytest.skip("no batch norm in this network")
+    if kind in LACKING.get(calibration, ()):
+        pytest.skip("the network has nothing to correct")
     model = network(kind)
     names = frozenset(draw_fleet(model, [0], 0))
     stacked = draw_fleet(model, range(3), seed=7)

@@ -23,7 +23,7 @@ from ohmloop.nn import (
     hardware_of,
     summary,
 )
-from ohmloop.nn._batched import FleetRunner, by_vmap
+from ohmloop.nn._batched import FleetRunner, alike, by_vmap, takes_channels_last
 
 HARD = Hardware(device="lognormal:0.4")
 
@@ -334,3 +334,37 @@ def test_fleet_runs_on_cuda() -> None:
     whole = evaluate_fleet(model, (x, y), n_devices=9)
     small = evaluate_fleet(model, (x, y), n_devices=9, memory_budget=200_000)
     assert np.array_equal(whole.scores, small.scores)
+
+
+class Flat(nn.Module):
+    """A small depthwise network that keeps how its pictures lay in memory."""
+
+    def __init__(self, views: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.depth = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.head = nn.Linear(8 * 6 * 6, 4)
+        self.views = views
+        self.last: list[bool] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.depth(self.conv(x).relu())
+        self.last.append(not x.is_contiguous())
+        return self.head(x.view(len(x), -1) if self.views else x.flatten(1))
+
+
+@pytest.mark.parametrize("views", [False, True])
+def test_devices_alone_see_channels_last_where_the_network_takes_them_so(views: bool) -> None:
+    torch.manual_seed(0)
+    model = analogize(Flat(views), HARD).eval()
+    x = torch.randn(20, 3, 6, 6)
+    stacked = draw_fleet(model, range(2), 4)
+    runner = FleetRunner(model, frozenset(stacked))
+    for device in range(2):
+        weights = {name: w[device : device + 1] for name, w in stacked.items()}
+        found = runner(weights, x)[0]
+        assert model.last[-1] is not views
+        assert alike(found, functional_call(model, {n: w[0] for n, w in weights.items()}, (x,)))
+    assert takes_channels_last(model, x[:2]) is not views
+    assert not takes_channels_last(nn.Sequential(nn.Flatten(), nn.Linear(108, 2)), x[:2])
+    assert not takes_channels_last(model, x[0])

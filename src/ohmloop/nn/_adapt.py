@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohmloop.errors import ConversionError
+from ohmloop.nn._attention import calling_parts
 from ohmloop.nn._convert import ANALOG_TYPES
 
 Adapters = dict[str, tuple[Tensor, Tensor]]
@@ -115,7 +116,8 @@ def adapted(model: nn.Module, adapters: Adapters) -> Iterator[None]:
 
         handles.append(module.register_forward_hook(hook))
     try:
-        yield
+        with calling_parts(model, adapters):
+            yield
     finally:
         for handle in handles:
             handle.remove()

@@ -160,7 +160,7 @@ def sensitivities(model: nn.Module, inputs: Tensor, calibration: Calibration) ->
     x = inputs.to(place)
     recorder = Recorder()
     if kind not in ("none", "batch-norm"):
-        with torch.no_grad(), corrected(places, recorder):
+        with torch.no_grad(), corrected(model, places, recorder):
             model(x)
     weights = {n: p.detach().clone().requires_grad_() for n, p in analog_parameters(model).items()}
     found: list[list[float]] = []
@@ -168,7 +168,7 @@ def sensitivities(model: nn.Module, inputs: Tensor, calibration: Calibration) ->
     while len(found) < PROBES[0] or (len(found) < PROBES[1] and not _is_precise(found)):
         with torch.enable_grad():
             if places:
-                with corrected(places, Corrector(kind, recorder.statistics)):
+                with corrected(model, places, Corrector(kind, recorder.statistics)):
                     y = functional_call(model, weights, (x,))
             else:
                 y = functional_call(model, weights, (x,))

@@ -7,7 +7,10 @@ to be written for each. The module computes what the library's does, masks and a
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,59 @@ from ohmloop.nn._held import Matrix
 from ohmloop.nn._layer import LayerState
 
 _PARTS = ("q", "k", "v")
+
+
+class Digital(NamedTuple):
+    """Takes the place of a `LayerState` where projections are plain products."""
+
+    name: str
+
+    def product(
+        self,
+        module: nn.Module,
+        key: str,
+        x: Tensor,
+        *,
+        weight: Callable[[], Tensor],
+        bias: Tensor | None = None,
+        axis: int = 0,
+    ) -> Tensor:
+        """Return ``... x out`` of ``... x in``."""
+        return F.linear(x, weight(), bias)
+
+
+@contextmanager
+def calling_parts(model: nn.Module, layers: Container[str]) -> Iterator[None]:
+    """While active, the library's attention and encoder layers call their parts, so that hooks see them.
+
+    Its kernels for inference take the weights of an encoder layer; its attention reads those of ``out_proj``.
+
+    Args:
+        model: The network.
+        layers: Names of layers that are to be called.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    changed: list[tuple[nn.Module, object]] = []
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        for name, module in model.named_modules():
+            # Its own class alone: on a chip, or with a forward pass of somebody else's, it calls what it calls.
+            if type(module) is nn.MultiheadAttention and f"{name}.out_proj".lstrip(".") in layers:
+                changed.append((module, module.__dict__.get("forward")))
+                module.__dict__["forward"] = partial(AttentionForm().forward, module, Digital(name))
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for module, before in reversed(changed):
+            put_back(module, before)
+
+
+def put_back(module: nn.Module, before: object) -> None:
+    """Give a module the instance's own ``forward`` that it had, None for its class's."""
+    if before is None:
+        module.__dict__.pop("forward", None)
+    else:
+        module.__dict__["forward"] = before
 
 
 class AttentionForm:
@@ -43,7 +99,7 @@ class AttentionForm:
     def forward(
         self,
         module: nn.Module,
-        state: LayerState,
+        state: LayerState | Digital,
         query: Tensor,
         key: Tensor,
         value: Tensor,

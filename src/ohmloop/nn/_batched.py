@@ -7,7 +7,8 @@ weights: a Linear is one batched matrix product; a convolution of inputs that al
 product with the unfolded input; any other convolution runs device by device inside the layer, or, on a
 GPU, as one convolution whose groups are the devices (of inputs that all share: whose outputs are). Max
 pooling over whole windows is done by slices, which is exact and several times faster on a CPU than
-the library's kernel.
+the library's kernel. Devices that go one by one see pictures with their channels last, where the network
+takes them so: on a CPU normalisation, depthwise convolutions and pooling are vectorised over channels.
 
 `FleetRunner` uses this where it applies, checks it once per model against one device at a time,
 and else falls back to `torch.func.vmap`, or to one device at a time where devices are corrected one by one.
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ohmloop.nn._adapt import Adapters, adapted, train_adapters
+from ohmloop.nn._attention import put_back
 from ohmloop.nn._batch_norm import BATCH_NORMS
 from ohmloop.nn._convert import ANALOG_TYPES
 from ohmloop.nn._deploy import (
@@ -32,7 +34,6 @@ from ohmloop.nn._deploy import (
     Statistics,
     affine,
     corrected,
-    put_back,
     readout,
     sites,
 )
@@ -69,6 +70,7 @@ class FleetRunner:
         self._layers = layers_of_law(model, names)
         self._batched: bool | None = None if self._layers is not None else False
         self._vmaps = True
+        self._channels_last: bool | None = None
         self._deployment = deployment or Deployment()
         self._reads_out = self._deployment.calibration == "readout"
         self._kind: Calibration = "channel" if self._reads_out else self._deployment.calibration
@@ -88,7 +90,7 @@ class FleetRunner:
         kind, n = self._kind, len(next(iter(stacked.values())))
         if self._nominal is None and kind not in ("none", "batch-norm"):
             recorder = Recorder()
-            with corrected(self._sites, recorder):
+            with corrected(self._model, self._sites, recorder):
                 self._model(samples)
             self._nominal = recorder.statistics
         if self._batched is None:
@@ -128,14 +130,20 @@ class FleetRunner:
         own: tuple[Corrector | None, Adapters | None],
     ) -> Tensor:
         corrector, adapters = own
+        x = self._laid_out(x)
         with ExitStack() as stack:
             if corrector is not None:
                 corrector.start()
-                stack.enter_context(corrected(self._sites, corrector))
+                stack.enter_context(corrected(self._model, self._sites, corrector))
             if adapters is not None:
                 stack.enter_context(adapted(self._model, adapters))
             out: Tensor = functional_call(self._model, weights, (x,))
         return out
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        if self._channels_last is None:
+            self._channels_last = takes_channels_last(self._model, x[:_CHECK_INPUTS])
+        return x.contiguous(memory_format=torch.channels_last) if self._channels_last else x
 
     def __call__(
         self, stacked: dict[str, Tensor], x: Tensor, calibrated: Calibrated | None = None
@@ -181,7 +189,7 @@ class FleetRunner:
         corrector, adapters = (None, None) if calibrated is None else calibrated.each[0]
         with ExitStack() as stack:
             if corrector is not None:
-                stack.enter_context(corrected(self._sites, corrector))
+                stack.enter_context(corrected(self._model, self._sites, corrector))
                 handle = self._model.register_forward_pre_hook(lambda m, x: corrector.start())
                 stack.callback(handle.remove)
             if adapters is not None:
@@ -221,10 +229,15 @@ class FleetRunner:
         except (RuntimeError, IndexError, TypeError, ValueError, AssertionError):
             # The model looks at its batch in a way that a longer one breaks; vmap is general.
             return False
-        if got.shape != expected.shape:
-            return False
-        scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
-        return bool((got - expected).abs().max() <= room(expected) * scale)
+        return alike(got, expected)
+
+
+def alike(got: Tensor, expected: Tensor) -> bool:
+    """Return whether two ways to compute the same outputs differ by rounding only."""
+    if got.shape != expected.shape:
+        return False
+    scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return bool((got - expected).abs().max() <= room(expected) * scale)
 
 
 ROOM = {"cpu": 100}
@@ -287,6 +300,30 @@ def by_vmap(model: nn.Module, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
 def pick(stacked: dict[str, Tensor], device: int) -> dict[str, Tensor]:
     """Return what one device holds."""
     return {name: weights[device] for name, weights in stacked.items()}
+
+
+def takes_channels_last(model: nn.Module, x: Tensor) -> bool:
+    """Return whether a network with 2D convolutions computes the same on a CPU with channels last in memory.
+
+    One that asks for views of a layout of its own (``x.view(len(x), -1)``) refuses.
+
+    Args:
+        model: In eval mode.
+        x: A few inputs, ``B x channels x height x width``, or others, for which it is False.
+    """
+    if (
+        x.dim() != 4
+        or x.device.type != "cpu"
+        or not any(isinstance(m, nn.Conv2d) for m in model.modules())
+    ):
+        return False
+    with torch.no_grad():
+        expected = model(x)
+        try:
+            found = model(x.contiguous(memory_format=torch.channels_last))
+        except RuntimeError:
+            return False
+    return alike(found, expected)
 
 
 def layers_of_law(model: nn.Module, names: frozenset[str]) -> dict[str, nn.Module] | None:

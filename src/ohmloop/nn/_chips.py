@@ -24,6 +24,7 @@ from torch.func import functional_call
 
 from ohmloop.crossbar import Hardware, Streams
 from ohmloop.nn._adapt import adapted, train_adapters
+from ohmloop.nn._attention import put_back
 from ohmloop.nn._batched import (
     Calibrated,
     corrected_rows,
@@ -37,7 +38,6 @@ from ohmloop.nn._deploy import (
     Recorder,
     Statistics,
     corrected,
-    put_back,
     readout,
     sites,
 )
@@ -116,7 +116,10 @@ class ChipRunner:
             recorder = Recorder()
             # As analog layers call each other: the library goes around the out_proj of attention.
             layers = analog_layers_of(self.model)
-            with observed(layers, lambda *seen: None), corrected(self._sites, recorder):
+            with (
+                observed(layers, lambda *seen: None),
+                corrected(self.model, self._sites, recorder),
+            ):
                 self.model(samples)
             self._statistics = recorder.statistics
         with nominal(self.model):
@@ -259,7 +262,7 @@ class ChipRunner:
         corrector, adapters = calibrated.each[0]
         if corrector is not None:
             corrector.start()
-            stack.enter_context(corrected(self._sites, corrector))
+            stack.enter_context(corrected(self.model, self._sites, corrector))
         if adapters is not None:
             stack.enter_context(adapted(self.model, adapters))
 

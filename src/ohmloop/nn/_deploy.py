@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from ohmloop.errors import ConversionError
 from ohmloop.nn._adapt import analog_layers
+from ohmloop.nn._attention import calling_parts, put_back
 from ohmloop.nn._batch_norm import BATCH_NORMS, normalises_batches
 from ohmloop.nn._conv import CONVS
 from ohmloop.nn._deployment import Calibration, Deployment
@@ -275,7 +276,9 @@ class Recorder:
 
 
 @contextmanager
-def corrected(places: Mapping[str, nn.Module], apply: Corrector | Recorder) -> Iterator[None]:
+def corrected(
+    model: nn.Module, places: Mapping[str, nn.Module], apply: Corrector | Recorder
+) -> Iterator[None]:
     """While active, one device's forward pass goes through ``apply`` at the given sites."""
     changed: list[tuple[nn.Module, object]] = []
 
@@ -295,18 +298,11 @@ def corrected(places: Mapping[str, nn.Module], apply: Corrector | Recorder) -> I
     try:
         for name, module in places.items():
             patch(name, module)
-        yield
+        with calling_parts(model, places):
+            yield
     finally:
         for module, before in reversed(changed):
             put_back(module, before)
-
-
-def put_back(module: nn.Module, before: object) -> None:
-    """Give a module the instance's own ``forward`` that it had, None for its class's."""
-    if before is None:
-        module.__dict__.pop("forward", None)
-    else:
-        module.__dict__["forward"] = before
 
 
 def affine(module: nn.Module, x: Tensor) -> Tensor:
@@ -339,7 +335,7 @@ def matching(model: nn.Module, names: frozenset[str], x: Tensor) -> Iterator[Non
         return
     places = sites(model, "channel", names)
     recorder = Recorder()
-    with corrected(places, recorder):
+    with corrected(model, places, recorder):
         model(x)
-    with corrected(places, Corrector("channel", recorder.statistics)):
+    with corrected(model, places, Corrector("channel", recorder.statistics)):
         yield

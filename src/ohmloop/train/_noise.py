@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ohmloop.errors import TrainError
 from ohmloop.nn import analog_parameters, pretrained_norms
+from ohmloop.nn._attention import calling_parts
 
 Distribution = Literal["gaussian", "lognormal", "lognormal-mean-1", "right-censored", "mixture"]
 Sharpness = Literal["none", "sam", "asam", "awp"]
@@ -335,7 +336,8 @@ class Converters:
             handles.append(module.register_forward_pre_hook(before))
             handles.append(module.register_forward_hook(after))
         try:
-            yield
+            with calling_parts(model, layers):
+                yield
         finally:
             for handle in handles:
                 handle.remove()
