@@ -1,17 +1,19 @@
 """Closed loop on imperfect devices: MetaDrive's pretrained PPO driver, and a highway policy.
 
 Each device (simulated, log-normal drift of every analog weight) drives the task's test routes; the score is the
-share of routes finished. Rows: training, and what each device gets beside its weights (64 observations of
-training drives, unlabelled; with `cells=2` twice the cells). Searches choose by R2 on recorded actions. One
-training seed, few devices: a drive takes seconds.
+share of routes finished. Collisions: the share that ends in a crash; off road: the share that leaves the road;
+the rest ran out of time. Progress: the mean share of a route driven. Rows: training, and what each device gets
+beside its weights (64 observations of training drives, unlabelled; with `cells=2` twice the cells). Searches
+choose by R2 on recorded actions. One training seed, few devices: a drive takes seconds.
 
-    python bench/drive.py [--devices 3]
+    python bench/drive.py [--devices 3]    # --tasks "" drives nothing and writes the tables anew
 """
 
 import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from _common import RESULTS, markdown, save
@@ -47,21 +49,37 @@ def table(out: dict[str, object]) -> str:
         if not isinstance(entry, dict):
             text.append(f"## {name}\n\nskipped: {entry or 'not run'}\n")
             continue
-        cells = []
+        every = [fleet for row in entry["rows"] for fleet in row["fleets"]]
+        figures = list(dict.fromkeys(f for fleet in every for f in fleet.get("figures", {})))
+        scores, outcomes = [], []
         for row in entry["rows"]:
             fleets = row["fleets"]
+            key = [row["method"], fleets[0]["deployment"]]
             shown = [
                 f"{f['mean']:.2f} ({', '.join(f'{x:.1f}' for x in f['scores'])})" for f in fleets
             ]
-            cells.append(
-                [row["method"], fleets[0]["deployment"], f"{fleets[0]['digital']:.2f}", *shown]
-            )
+            scores.append([*key, f"{fleets[0]['digital']:.2f}", *shown])
+            means = [outcome(fleet, figures) for fleet in fleets]
+            outcomes.append([*key, outcome(fleets[0], figures, "digital"), *means])
         head = ["training", "deployment", "digital", *(f"sigma {s:g}" for s in SIGMAS)]
         text.append(
             f"## {name}\n\nShare of routes finished: mean (each device).\n\n"
-            f"{markdown(head, cells)}\n"
+            f"{markdown(head, scores)}\n"
         )
+        if figures:
+            words = " / ".join(("finished", *figures)).replace("_", " ")
+            text.append(
+                f"What the routes came to: {words}, means of the devices; – was not measured.\n\n"
+                f"{markdown(head, outcomes)}\n"
+            )
     return "\n".join(text)
+
+
+def outcome(fleet: dict[str, Any], figures: Sequence[str], of: str = "mean") -> str:
+    """Return the score and the further figures of a fleet, or its digital network's; a dash for none."""
+    kept = fleet.get("figures", {})
+    further = (f"{kept[figure][of]:.2f}" if figure in kept else "–" for figure in figures)
+    return " / ".join((f"{fleet[of]:.2f}", *further))
 
 
 def merged(name: str, before: object, rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
@@ -86,8 +104,8 @@ def main() -> None:
     laws = [Hardware.model_validate({"device": f"lognormal:{s}"}) for s in SIGMAS]
     kept = RESULTS / "drive.json"
     out: dict[str, object] = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
-    out |= {"sigmas": SIGMAS, "devices": args.devices}
-    for name in args.tasks.split(","):
+    out["sigmas"] = SIGMAS
+    for name in filter(None, args.tasks.split(",")):
         rows = []
         start = time.monotonic()
         try:
@@ -114,7 +132,8 @@ def main() -> None:
             print(f"{name}: {error}")
             continue
         out[name] = merged(name, out.get(name), rows, time.monotonic() - start)
-    out.pop("machine", None)
+        out["devices"] = args.devices
+        out.pop("machine", None)  # `save` writes the one that drove last
     save("drive", out, table(out))
 
 

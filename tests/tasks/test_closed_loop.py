@@ -1,6 +1,8 @@
 """Closed loops: drives are counted right, a seed gives a drive again, networks equal their source."""
 
+import importlib
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from ohmloop.crossbar import Array, Hardware
 from ohmloop.errors import TaskError
+from ohmloop.nn import analogize, evaluate_measure
 from ohmloop.tasks import task
 from ohmloop.tasks._driving import _highway, _highway_env, _metadrive, _metadrive_env
 from ohmloop.tasks._driving._report import Drive, DriveReport, Seen, drive_routes
@@ -67,6 +71,59 @@ def test_a_report_counts_endings_and_steps() -> None:
     assert report.share("timeout") == pytest.approx(1 / 3)
     assert report.progress == pytest.approx(2.5 / 3)
     assert drive_routes(constant(-1.0), Line(), (4,)).share("crash") == 1
+    figures = {"finished": report.finished, "collisions": 0.0, "progress": report.progress}
+    assert list(report.figures.items()) == list(figures.items())  # The score is the first.
+
+
+@pytest.mark.parametrize("array", [None, Array(rows=4, columns=4)], ids=["law", "array"])
+def test_each_device_has_the_further_figures_of_its_drives(array: Array | None) -> None:
+    """They change no score, and are those of the very drives that were scored."""
+    hardware = Hardware(device="lognormal:1", array=array)
+    model = constant(-0.5)
+    nn.init.ones_(model.weight)
+    analogize(model, hardware)
+    reports = []
+
+    def measure(m: nn.Module) -> dict[str, float]:
+        reports.append(drive_routes(m, Line(), (4, 8, 20)))
+        return reports[-1].figures
+
+    (fleet,) = evaluate_measure(model, measure, [hardware], name="routes", n_devices=4)
+    (alone,) = evaluate_measure(
+        model, lambda m: measure(m)["finished"], [hardware], name="routes", n_devices=4
+    )
+    assert np.array_equal(fleet.scores, alone.scores)
+    assert (fleet.metric, fleet.digital) == (alone.metric, alone.digital)
+    assert alone.figures == {}
+    digital, *devices = reports[:5]
+    assert {report.share("crash") for report in devices} == {0.0, 1.0}
+    assert fleet.digital_figures == {"collisions": 0.0, "progress": digital.progress}
+    assert list(fleet.figures) == ["collisions", "progress"]
+    assert fleet.figures["collisions"].tolist() == [report.share("crash") for report in devices]
+    assert fleet.figures["progress"].tolist() == [report.progress for report in devices]
+    kept = json.loads(json.dumps(fleet.to_dict()))["figures"]["progress"]
+    assert kept["mean"] == pytest.approx(np.mean([report.progress for report in devices]))
+    assert (kept["digital"], len(kept["values"])) == (digital.progress, 4)
+
+
+def test_the_benchmark_shows_a_dash_for_figures_that_were_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "bench"))
+    bench = importlib.import_module("drive")
+    old = {"deployment": "none", "digital": 1.0, "mean": 0.5, "scores": [0.4, 0.6]}
+    figures = {
+        "collisions": {"digital": 0.0, "mean": 0.25, "values": [0.3, 0.2]},
+        "off_road": {"digital": 0.1, "mean": 0.05, "values": [0.1, 0.0]},
+    }
+    new = old | {"deployment": "readout", "figures": figures}
+    rows = [{"method": "erm", "fleets": [fleet] * 3} for fleet in (old, new)]
+    text = bench.table({"metadrive": {"rows": rows}, "highway": {"rows": rows[:1]}})
+    assert "came to: finished / collisions / off road, means" in text
+    assert "| erm | none | 1.00 / – / – | 0.50 / – / – |" in text
+    assert "| erm | readout | 1.00 / 0.00 / 0.10 | 0.50 / 0.25 / 0.05 |" in text
+    # Where no row has them there is no table of them.
+    assert text.count("came to") == 1
 
 
 def test_a_network_that_says_nan_stands_still() -> None:
@@ -234,6 +291,7 @@ def test_who_drives_at_the_lowest_speed_is_late_and_who_never_brakes_crashes() -
     assert 0.9 < report.progress < 1
     fast = _highway.drive_highway(constant_decision(_highway_env.FASTER), simulator, (0,))
     assert fast.share("crash") == 1
+    assert fast.figures == {"finished": 0.0, "collisions": 1.0, "progress": fast.progress}
 
 
 def constant_decision(action: int) -> nn.Module:

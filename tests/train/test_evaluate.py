@@ -6,13 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 from ohmloop.cli._app import app
 from ohmloop.crossbar import ADC, Array, Hardware
 from ohmloop.errors import TrainError
+from ohmloop.report import write_run
 from ohmloop.tasks import task
-from ohmloop.train import Run, evaluate_run, fit, load_run
+from ohmloop.tasks._task import _ENTRIES
+from ohmloop.train import Run, evaluate_run, fit, load_run, read_evaluations
 
 
 @pytest.fixture
@@ -76,6 +79,34 @@ def test_a_test_limit_does_not_go_with_scoring_by_doing(folder: Path) -> None:
     code, _, err = command(folder, "--by-doing", "--test-limit", 10)
     assert code == 1
     assert "test limit of 10" in err
+
+
+def test_figures_beside_a_score_by_doing_are_said_and_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(model: nn.Module) -> dict[str, float]:
+        return {"finished": 0.5, "collisions": 0.25, "off_road": 0.125}
+
+    entry = dataclasses.replace(task("iris").entry, measure=lambda folder: measure)
+    monkeypatch.setitem(_ENTRIES, "iris", entry)
+    code, out, err = command(folder, "--by-doing", "--devices", 2)
+    assert code == 0, err
+    assert "digital 0.500   collisions 0.250   off road 0.125\n" in out
+    assert "± 0.000   worst tenth 0.500   collisions 0.250   off road 0.125\n" in out
+    code, out, err = command(folder, "--by-doing", "--devices", 2, "--json")
+    kept = [e.model_dump(mode="json")["figures"] for e in read_evaluations(folder)]
+    assert kept == [row["figures"] for row in json.loads(out)]
+    assert kept[0]["collisions"] == {"digital": 0.25, "mean": 0.25, "values": [0.25, 0.25]}
+    assert command(folder, "--devices", 2)[0] == 0
+    page = write_run(folder, tmp_path / "report")
+    text = page.read_text("utf-8")
+    assert "further, mean" in text
+    assert text.count("collisions 0.25, off road 0.125") == 2
+    csv = next(page.parent.glob("**/*evaluations.csv"))
+    head, *rows = csv.read_text("utf-8").splitlines()
+    assert head.endswith(",collisions,off_road,stale")
+    ends = (",0.25,0.125,False", ",,,False")  # by doing, and by outputs
+    assert [sum(row.endswith(end) for row in rows) for end in ends] == [2, 2]
 
 
 def test_a_run_is_scored_on_arrays_beside_the_law(folder: Path) -> None:

@@ -30,7 +30,7 @@ from ohmloop.nn import (
 )
 from ohmloop.nn._allocate import layer_counts
 from ohmloop.nn._predict import NOT_FINITE
-from ohmloop.nn._scoring import _nominal_batch, _statistics, evaluating
+from ohmloop.nn._scoring import deployed_statistics, evaluating, nominal_batch
 from ohmloop.progress import Progress, silent
 from ohmloop.tasks import Metric
 
@@ -184,7 +184,7 @@ def poll(
     else:
         words = law.words
         spread = [_like(law, parameters)] if asked.cells > 1 else None
-        with evaluating(model), _statistics(model, asked, unlabelled, _nominal_batch(x)):
+        with evaluating(model), deployed_statistics(model, asked, unlabelled, nominal_batch(x)):
             deployed = allocate_arrays(model, asked, unlabelled, spread)
         divided = layer_counts(model, deployed)
         sampler = Sampler(law, parameters, fleet, deployed)

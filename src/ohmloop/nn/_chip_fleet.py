@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 import torch
@@ -22,15 +22,15 @@ from ohmloop.nn._scoring import (
     Forward,
     _bytes_per_input,
     _digital,
-    _nominal_batch,
     _samples,
-    _statistics,
+    deployed_statistics,
     evaluating,
     measured_fleets,
+    nominal_batch,
     scored_fleets,
 )
 from ohmloop.progress import Progress
-from ohmloop.tasks import Metric
+from ohmloop.tasks import Measure, Metric
 
 
 def _same(model: nn.Module, hardware: Assigned) -> Hardware | None:
@@ -72,12 +72,12 @@ def score_chips(
     x, y = split
     place = next(model.parameters()).device
     samples = _samples(deployment, unlabelled, place)
-    once = _nominal_batch(x)
+    once = nominal_batch(x)
     batch = min(len(x), batch_size or READ_BATCH)
     with evaluating(model), torch.no_grad(), kept_chip(model), ExitStack() as stack:
         erase(model)
         digital = _digital(model, x, y, place, batch_size or once, metric)
-        stack.enter_context(_statistics(model, deployment, unlabelled, once))
+        stack.enter_context(deployed_statistics(model, deployment, unlabelled, once))
         asked, deployment = deployment, allocate_arrays(model, deployment, unlabelled, hardwares)
         run = ChipRunner(model, deployment, samples)
         chunk = _chunk(model, run, hardwares[0], x, n_devices, memory_budget, batch)
@@ -126,7 +126,7 @@ def _chunk(
 
 def measure_chips(
     model: nn.Module,
-    measure: Callable[[nn.Module], float],
+    measure: Measure,
     hardwares: Sequence[Assigned],
     *,
     name: str,
@@ -142,10 +142,10 @@ def measure_chips(
     samples = _samples(deployment, unlabelled, place)
     with evaluating(model), torch.no_grad(), kept_chip(model), ExitStack() as stack:
         erase(model)
-        digital = float(measure(model))
+        digital = measure(model)
         if unlabelled is not None:
             stack.enter_context(
-                _statistics(model, deployment, unlabelled, _nominal_batch(unlabelled))
+                deployed_statistics(model, deployment, unlabelled, nominal_batch(unlabelled))
             )
         asked, deployment = deployment, allocate_arrays(model, deployment, unlabelled, hardwares)
         run = ChipRunner(model, deployment, samples)

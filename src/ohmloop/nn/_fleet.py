@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
@@ -24,16 +24,16 @@ from ohmloop.nn._scoring import (
     _checked,
     _chunks,
     _digital,
-    _nominal_batch,
     _samples,
-    _statistics,
+    deployed_statistics,
     evaluating,
     measured_fleets,
+    nominal_batch,
     placed,
     scored_fleets,
 )
 from ohmloop.progress import Progress, silent
-from ohmloop.tasks import Accuracy, Metric
+from ohmloop.tasks import Accuracy, Measure, Metric
 
 
 def fleet_forward(model: nn.Module, stacked: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -167,12 +167,12 @@ def evaluate_fleets(
             progress=progress,
         )
     samples = _samples(deployment, unlabelled, place)
-    once = _nominal_batch(x)
+    once = nominal_batch(x)
     # Adapters are trained on the drawn weights, which inference tensors do not allow.
     with evaluating(model), torch.no_grad(), ExitStack() as stack:
         digital = _digital(model, x, y, place, batch_size or once, metric)
         parameters = {n: p.detach() for n, p in analog_parameters(model).items()}
-        stack.enter_context(_statistics(model, deployment, unlabelled, once))
+        stack.enter_context(deployed_statistics(model, deployment, unlabelled, once))
         asked, deployment = deployment, allocate_arrays(model, deployment, unlabelled, hardwares)
         run = FleetRunner(model, frozenset(parameters), deployment)
         bases = [programmed(parameters, h) for h in hardwares]
@@ -219,7 +219,7 @@ def _answer(
 
 def evaluate_measure(
     model: nn.Module,
-    measure: Callable[[nn.Module], float],
+    measure: Measure,
     hardwares: Sequence[Hardware | Mapping[str, Hardware]],
     *,
     name: str,
@@ -234,7 +234,8 @@ def evaluate_measure(
 
     Args:
         model: An analog model; during each measurement it holds one device's weights.
-        measure: Called with the model in eval mode, without gradients.
+        measure: Called with the model in eval mode, without gradients; returns the score, or several figures
+            by name, always the same ones, the score first. The others become `FleetResult.figures`.
         hardwares: What devices are drawn from; device i has the same random numbers for each.
         name: Of the score.
         is_higher_better: False for an error.
@@ -264,10 +265,10 @@ def evaluate_measure(
         )
     samples = _samples(deployment, unlabelled, next(model.parameters()).device)
     with evaluating(model), torch.no_grad(), ExitStack() as stack:
-        digital = float(measure(model))
+        digital = measure(model)
         if unlabelled is not None:
-            once = _nominal_batch(unlabelled)
-            stack.enter_context(_statistics(model, deployment, unlabelled, once))
+            once = nominal_batch(unlabelled)
+            stack.enter_context(deployed_statistics(model, deployment, unlabelled, once))
         asked, deployment = deployment, allocate_arrays(model, deployment, unlabelled, hardwares)
         parameters = {n: p.detach().clone() for n, p in analog_parameters(model).items()}
         bases = [programmed(parameters, h) for h in hardwares]

@@ -17,10 +17,10 @@ from ohmloop.nn._deployment import Deployment
 from ohmloop.nn._draw import budget_of
 from ohmloop.nn._scoring import (
     _chunks,
-    _nominal_batch,
     _samples,
-    _statistics,
+    deployed_statistics,
     evaluating,
+    nominal_batch,
     placed,
 )
 from ohmloop.progress import Progress, ProgressEvent, silent
@@ -40,7 +40,7 @@ def predict(model: nn.Module, x: Tensor) -> Classes:
     with evaluating(model), torch.inference_mode():
         parts = [
             _classes(model(part.to(place)).unsqueeze(0))[0]
-            for part in torch.split(x, _nominal_batch(x))
+            for part in torch.split(x, nominal_batch(x))
         ]
         return np.asarray(torch.cat(parts).cpu().numpy())
 
@@ -89,7 +89,7 @@ def predict_fleet(
     (x,) = placed([x], place, memory_budget)
     out = np.empty((n_devices, len(x)), dtype=np.int32)
     with evaluating(model), torch.no_grad(), ExitStack() as stack:
-        stack.enter_context(_statistics(model, deployment, unlabelled, _nominal_batch(x)))
+        stack.enter_context(deployed_statistics(model, deployment, unlabelled, nominal_batch(x)))
         run = FleetRunner(model, frozenset(analog_parameters(model)), deployment)
         n_samples = 0 if samples is None else len(samples)
         chunk, batch = _chunks(

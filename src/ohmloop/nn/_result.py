@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class FleetResult:
         seed: Of the fleet.
         n_samples: Inputs that each score is taken over.
         layer_arrays: How many averaged arrays hold each analog layer, as divided; empty where one holds each.
+        figures: What a measure by doing found beside the score, by name ("collisions"): ``N`` values each.
+        digital_figures: The same of the nominal weights.
     """
 
     scores: NDArray[np.float64]
@@ -38,6 +41,8 @@ class FleetResult:
     seed: int
     n_samples: int
     layer_arrays: tuple[tuple[str, int], ...] = ()
+    figures: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    digital_figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -74,4 +79,12 @@ class FleetResult:
             "std": self.std,
             "worst_tenth": self.worst,
             "scores": self.scores.tolist(),
+            "figures": {
+                name: {
+                    "digital": self.digital_figures[name],
+                    "mean": float(values.mean()),
+                    "values": values.tolist(),
+                }
+                for name, values in self.figures.items()
+            },
         }

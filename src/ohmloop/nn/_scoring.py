@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def score(
     with evaluating(model), torch.inference_mode():
         place = next(model.parameters()).device
         x, y = placed(split, place)
-        return _digital(model, x, y, place, batch_size or _nominal_batch(x), metric)
+        return _digital(model, x, y, place, batch_size or nominal_batch(x), metric)
 
 
 def _digital(
@@ -60,7 +61,7 @@ def _digital(
     return float(metric.value(total.cpu().numpy())[0])
 
 
-def _nominal_batch(x: Tensor) -> int:
+def nominal_batch(x: Tensor) -> int:
     """Return a batch of inputs whose activations stay small: about 1,024 images of 32 x 32."""
     return max(1, min(1024, 2**22 // max(1, x[0].numel())))
 
@@ -143,7 +144,7 @@ def _samples(
     return unlabelled[: deployment.samples].to(place)
 
 
-def _statistics(
+def deployed_statistics(
     model: nn.Module, deployment: Deployment, unlabelled: Tensor | None, batch: int
 ) -> AbstractContextManager[None]:
     """Give batch norm the nominal weights' statistics where devices are brought to the nominal network."""
@@ -239,14 +240,14 @@ def scored_fleets(
 
 
 def measured_fleets(
-    measure: Callable[[], float],
+    measure: Callable[[], float | Mapping[str, float]],
     hardwares: Sequence[Assigned],
     devices: Callable[[int], Iterable[AbstractContextManager[object]]],
     *,
     n_devices: int,
     name: str,
     is_higher_better: bool,
-    digital: float,
+    digital: float | Mapping[str, float],
     deployment: Deployment,
     layer_arrays: tuple[tuple[str, int], ...],
     seed: int,
@@ -255,32 +256,54 @@ def measured_fleets(
     """Score devices by what they do, one at a time.
 
     Args:
-        measure: Scores the model as it stands.
+        measure: Scores the model as it stands; of several figures by name, the first is the score.
         hardwares: What the results are called after.
         devices: From a device's number to one context for each hardware, in which the model is that device;
             made one by one.
         n_devices: Of each fleet.
         name: Of the score.
         is_higher_better: False for an error.
-        digital: Score of the nominal weights.
+        digital: What it says of the nominal weights.
         deployment: What each device gets, for the record.
         layer_arrays: Layers and their arrays, for the record.
         seed: Of the fleet, for the record.
         progress: Told after each device.
     """
-    scores = np.zeros((len(hardwares), n_devices))
+    nominal = _by_name(digital, name)
+    score, *further = nominal
+    values = np.zeros((len(hardwares), len(nominal), n_devices))
     for device in range(n_devices):
         for k, installed in enumerate(devices(device)):
             with installed:
-                scores[k, device] = measure()
+                found = _by_name(measure(), name)
+            values[k, :, device] = [found[figure] for figure in nominal]
             done = device * len(hardwares) + k + 1
-            progress(ProgressEvent("devices", done, scores.size, name))
+            progress(ProgressEvent("devices", done, len(hardwares) * n_devices, name))
     return [
-        _result(
-            scores[k], digital, hardware, deployment, layer_arrays, seed, name, is_higher_better, 1
+        replace(
+            _result(
+                scores,
+                nominal[score],
+                hardware,
+                deployment,
+                layer_arrays,
+                seed,
+                name,
+                is_higher_better,
+                1,
+            ),
+            figures=dict(zip(further, others, strict=True)),
+            digital_figures={figure: nominal[figure] for figure in further},
         )
-        for k, hardware in enumerate(hardwares)
+        for (scores, *others), hardware in zip(values, hardwares, strict=True)
     ]
+
+
+def _by_name(measured: float | Mapping[str, float], name: str) -> dict[str, float]:
+    """Return what was measured by name, the score first."""
+    if isinstance(measured, Mapping):
+        return {figure: float(value) for figure, value in measured.items()}
+    return {name: float(measured)}
 
 
 def _result(

@@ -237,6 +237,7 @@ def _shown(record: RunRecord, e: Evaluation) -> dict[str, Any]:
         "digital": score_text(e.digital, e.metric),
         "mean": _with_spread(e),
         "worst": score_text(e.worst_tenth, e.metric),
+        "figures": ", ".join(f"{k.replace('_', ' ')} {f.mean:.3g}" for k, f in e.figures.items()),
         "deployment": e.deployment,
         "over": "by doing" if e.by_doing else f"{e.n_samples:,} test samples",
         "stale": record.is_stale(e),
@@ -248,10 +249,15 @@ def _evaluation_rows(record: RunRecord) -> list[Sequence[object]]:
         "name", "device", "sigma", "convention", "on_array", "deployment", "by_doing", "test_limit",
         "n_devices", "seed", "n_samples", "metric", "digital", "mean", "std", "worst_tenth",
     )  # fmt: skip
+    further = list(dict.fromkeys(name for e in record.evaluations for name in e.figures))
     return [
-        (*heads, "stale"),
+        (*heads, *further, "stale"),
         *(
-            (*("" if (v := getattr(e, h)) is None else v for h in heads), record.is_stale(e))
+            (
+                *("" if (v := getattr(e, h)) is None else v for h in heads),
+                *(e.figures[name].mean if name in e.figures else "" for name in further),
+                record.is_stale(e),
+            )
             for e in record.evaluations
         ),
     ]

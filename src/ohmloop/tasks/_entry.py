@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Measure = Callable[["nn.Module"], float]
-"""Scores the network as it stands by doing something: drives, decodes, detects."""
+Measure = Callable[["nn.Module"], float | Mapping[str, float]]
+"""Scores the network as it stands by doing something: drives, decodes, detects. It returns the score, or
+several figures by name, always the same ones, the score first."""
 
 
 class Data(NamedTuple):

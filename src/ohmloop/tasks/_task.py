@@ -109,8 +109,8 @@ class Task:
     def measure(self) -> Measure | None:
         """Return what scores a network by doing (driving, decoding, detecting); None for most tasks.
 
-        Called with a network in eval mode, it returns one number; it opens test data or drives test
-        routes, so searches must not use it.
+        Called with a network in eval mode, it returns the score, or figures by name with the score
+        first; it opens test data or drives test routes, so searches must not use it.
         """
         return None if self.entry.measure is None else self.entry.measure(self.folder)
 

@@ -124,6 +124,7 @@ _FIGURES = (
     "std",
     "worst_tenth",
     "scores",
+    "figures",
 )
 
 

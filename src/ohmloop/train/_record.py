@@ -91,6 +91,20 @@ class ArrayUse(_Kept):
     energy: float | None = None
 
 
+class Figure(_Kept):
+    """What a fleet scored by doing came to beside its score: a driver's collisions, its progress.
+
+    Attributes:
+        digital: Of the nominal weights.
+        mean: Mean over devices.
+        values: One a device, in the order of their numbers.
+    """
+
+    digital: Number
+    mean: Number
+    values: tuple[Number, ...]
+
+
 class Evaluation(_Kept):
     """A fleet of virtual devices (simulated) on which a run was scored: ``RUN/evaluations/NAME.json``.
 
@@ -118,6 +132,7 @@ class Evaluation(_Kept):
         std: Standard deviation over devices (sample; 0 for one device).
         worst_tenth: Mean score of the worst tenth of the devices, at least one.
         scores: One a device, in the order of their numbers.
+        figures: Further figures of a score by doing, by name ("collisions", "progress"); empty for most.
         arrays: Tiles and energy by layer, where the hardware has an array; else None.
         weights_sha256: Of weights.pt at the time.
         config_sha256: Of config.json at the time.
@@ -147,6 +162,7 @@ class Evaluation(_Kept):
     std: Number
     worst_tenth: Number
     scores: tuple[Number, ...]
+    figures: dict[str, Figure] = Field(default_factory=dict)
     arrays: ArrayUse | None = None
     weights_sha256: str
     config_sha256: str

@@ -38,7 +38,7 @@ def drive_highway(
 
 def _measure(folder: Path | None) -> Measure:
     simulator = Highway(ROUTE)
-    return lambda model: drive_highway(model, simulator).finished
+    return lambda model: drive_highway(model, simulator).figures
 
 
 def _load(folder: Path | None) -> Source:

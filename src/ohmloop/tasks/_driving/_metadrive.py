@@ -43,7 +43,13 @@ def drive_metadrive(
 def _measure(folder: Path | None) -> Measure:
     assert folder is not None
     simulator = MetaDrive(folder)
-    return lambda model: drive_metadrive(model, simulator).finished
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        report = drive_metadrive(model, simulator)
+        # Unlike the highway, these roads have an edge that a car can leave.
+        return report.figures | {"off_road": report.share("off_road")}
+
+    return measure
 
 
 def _build(name: str, seed: int, folder: Path | None) -> nn.Module:

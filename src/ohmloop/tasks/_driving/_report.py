@@ -75,6 +75,15 @@ class DriveReport:
         """Mean share of a route driven."""
         return sum(drive.progress for drive in self.drives) / len(self.drives)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What a measure by doing says of the drives, by name: the score, then the further figures."""
+        return {
+            "finished": self.finished,
+            "collisions": self.share("crash"),
+            "progress": self.progress,
+        }
+
 
 def drive_routes(model: nn.Module, simulator: Simulator, seeds: Sequence[int]) -> DriveReport:
     """Drive each route once; the network sees one input ``1 x ...`` at a time, on its own device."""
