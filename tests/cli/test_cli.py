@@ -126,6 +126,18 @@ def test_train_evaluate_compare(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_training_is_for_all_devices_named_and_evaluated_on_them(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    named = ("--device", "nanowire-30", "--device", "lognormal:0.2", "--sigma", "0.4,0.8")
+    done = ohmloop("train", "--task", "iris", "--epochs", "1", "--method", "erm", *named, "-o", run)
+    assert done.code == 0, done.err
+    assert f"Next: `ohmloop evaluate {run}`." in done.err
+    rows = ohmloop("evaluate", run, "--devices", "2", "--json").json
+    names = ["nanowire-30", "lognormal:0.2", "lognormal:0.4", "lognormal:0.8"]
+    assert [row["device"] for row in rows] == names
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ohmloop.crossbar import Hardware
 
 _SIGMAS = "0.2,0.4,0.6,0.8,1,1.2,1.5"
+_DEVICE = "lognormal:0.5"
 _SHOWN = 6
 """Layers whose averaged arrays are said."""
 
@@ -53,8 +54,15 @@ def train(
     ] = "weight-noise",
     model: Annotated[str | None, typer.Option(help="A network; the task's own by default.")] = None,
     device: Annotated[
-        str, typer.Option(help="What it will run on: lognormal:S, nanowire-NN, or a device.json.")
-    ] = "lognormal:0.5",
+        list[str] | None,
+        typer.Option(
+            help="What it will run on: lognormal:S, nanowire-NN, or a device.json; may be given again. "
+            f"By default {_DEVICE}.",
+        ),
+    ] = None,
+    sigma: Annotated[
+        str | None, typer.Option(help="It will run on log-normal levels, like 0.2,0.5,1.")
+    ] = None,
     array: Annotated[
         str | None,
         typer.Option(
@@ -82,17 +90,18 @@ def train(
     executor: Where = None,
     json_: Json = False,
 ) -> None:
-    """Train a network by a method, for a device."""
+    """Train a network by a method, for a device or several."""
     from ohmloop.tasks import task as load
     from ohmloop.train import fit
 
+    names = _named(device, sigma) or [_DEVICE]
     found = load(task, data)
     with bars() as progress:
         result = fit(
             found,
             method,
             model=model,
-            hardware=_hardwares([device], "median-1", array),
+            hardware=_hardwares(names, "median-1", array),
             deployment=deployment,
             epochs=epochs,
             seed=seed,
@@ -116,7 +125,9 @@ def train(
     if executor is not None and not result.trials:
         note = f"{result.method} has no trials to run side by side: it was trained in this process."
         typer.echo(note, err=True)
-    again = "" if array is not None else f" --device {device} --sigma 0.2,0.5,1"
+    again = ""
+    if array is None and len(names) == 1:
+        again = f" --device {names[0]} --sigma 0.2,0.5,1"
     typer.echo(f"Next: `ohmloop evaluate {out}{again}`.", err=True)
 
 
@@ -160,9 +171,7 @@ def evaluate(
 
     if convention not in (None, "median-1", "mean-1"):
         raise typer.BadParameter(f"--convention is median-1 or mean-1; received {convention!r}.")
-    names = list(device or []) + [
-        f"lognormal:{s:g}" for s in (number_list(sigma, "--sigma") if sigma else [])
-    ]
+    names = _named(device, sigma)
     if convention is not None and not names:
         raise typer.BadParameter("--convention belongs to --device or --sigma; give one of them.")
     hardwares = _hardwares(names, convention or "median-1", array) if names else None
@@ -195,13 +204,20 @@ def evaluate(
     )
     if len(set(first.layer_arrays.values())) > 1:
         typer.echo(divided(first.layer_arrays))
-    typer.echo(f"digital {first.digital:.3f}")
+    nominal = further({name: figure.digital for name, figure in first.figures.items()})
+    typer.echo(f"digital {first.digital:.3f}{nominal}")
     for fleet in fleets:
+        means = further({name: figure.mean for name, figure in fleet.figures.items()})
         typer.echo(
             f"{fleet.device:<20} sigma {fleet.sigma:.3f}  {fleet.convention}  mean "
-            f"{fleet.mean:.3f} ± {fleet.std:.3f}   worst tenth {fleet.worst_tenth:.3f}"
+            f"{fleet.mean:.3f} ± {fleet.std:.3f}   worst tenth {fleet.worst_tenth:.3f}{means}"
         )
     typer.echo(f"Next: `ohmloop report {run}` puts it on a page.", err=True)
+
+
+def further(figures: Mapping[str, float]) -> str:
+    """Return the end of a line that has figures beside the score."""
+    return "".join(f"   {name.replace('_', ' ')} {v:.3f}" for name, v in figures.items())
 
 
 def divided(arrays: Mapping[str, int]) -> str:
@@ -323,8 +339,8 @@ def compare(
         f"test {rows[0].metric}{unit}, mean over {seeds} seed(s) x {devices} virtual devices, simulated",
         err=True,
     )
-    for needs in dict.fromkeys(r.needs for r in rows if r.needs != "nothing"):
-        typer.echo(f"needs {needs}", err=True)
+    for deployed, needs in {r.deployment: r.needs for r in rows if r.needs != "nothing"}.items():
+        typer.echo(f"{deployed} needs {needs}", err=True)
 
 
 def tasks(json_: Json = False) -> None:
@@ -340,6 +356,12 @@ def tasks(json_: Json = False) -> None:
     for row in rows:
         typer.echo(f"{row.name:<16} {row.description}")
         typer.echo(f"{'':<16} {row.metric}; networks: {', '.join(row.models)}; data: {row.data}")
+
+
+def _named(device: Sequence[str] | None, sigma: str | None) -> list[str]:
+    """Return the devices of both options, in this order."""
+    levels = number_list(sigma, "--sigma") if sigma else []
+    return [*(device or ()), *(f"lognormal:{s:g}" for s in levels)]
 
 
 def _on_arrays(devices: list[Any], array: str) -> list[Hardware]:

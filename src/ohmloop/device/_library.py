@@ -48,7 +48,7 @@ def load_device(name: str | Path) -> DeviceModel:
         if device.name == text:
             return device
     path = Path(text)
-    if path.suffix == ".json" or path.exists():
+    if path.suffix == ".json" or _exists(path):
         return _load_json(path)
     names = [device.name for device in built_in]
     close = difflib.get_close_matches(text, [*names, "lognormal:0.4"], n=3)
@@ -57,6 +57,13 @@ def load_device(name: str | Path) -> DeviceModel:
         f"no device {text!r}.{hint} Give lognormal:SIGMA, a name from `ohmloop device list`, or a "
         "device.json written by `ohmloop device fit`."
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name, or a place that may not be looked at
+        return False
 
 
 def _lognormal(text: str) -> DeviceModel:
