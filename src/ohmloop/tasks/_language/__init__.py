@@ -2,9 +2,10 @@
 
 from ohmloop.tasks._entry import Entry
 from ohmloop.tasks._fetch import DataSet
-from ohmloop.tasks._language import _chat, _folder, _latex, _lm, _minilm, _retrieval
+from ohmloop.tasks._language import _caption, _chat, _folder, _latex, _lm, _minilm, _retrieval
 
 ENTRIES: dict[str, Entry] = {
+    **_caption.ENTRIES,
     **_chat.ENTRIES,
     **_folder.ENTRIES,
     **_latex.ENTRIES,

@@ -17,8 +17,9 @@ model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,15 +44,47 @@ _QUESTIONS = (
     ". Is it an animal or a vehicle? It is a kind of",
 )
 _ANIMALS = frozenset({"bird", "cat", "deer", "dog", "frog", "horse"})
+MODELS = ("lite0-smollm2", "lite0-smollm2-full")
 
 
-class Chat(nn.Module):
-    """Rows of a question's number and pixels, uint8 ``B x (1 + 3 * 32 * 32)``, to logits of the next token.
+def kind(name: str) -> str:
+    """Return "animal" or "vehicle" for a class of CIFAR-10."""
+    return "animal" if name in _ANIMALS else "vehicle"
+
+
+class PictureReader(nn.Module):
+    """A language model that reads a picture as one soft word.
 
     Args:
         vision: EfficientNet: has ``features`` and ``classifier``.
         language: Causal language model of transformers.
         words: Embeddings of the classifier's classes in the language model, ``c x width``.
+    """
+
+    def __init__(self, vision: nn.Module, language: Any, words: Tensor) -> None:
+        super().__init__()
+        self.vision, self.language = vision, language
+        self.words = nn.Linear(words.shape[0], words.shape[1], bias=False)
+        with torch.no_grad():
+            self.words.weight.copy_(words.T)
+        self.length = float(language.get_input_embeddings().weight.detach().norm(dim=-1).mean())
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Return the soft word ``B x width`` of pixels ``B x (3 * 32 * 32)``, of the mean length of words."""
+        x = pixels.to(self.words.weight.dtype).reshape(-1, *_cifar.SHAPE)
+        x = F.interpolate(x, size=(SIZE, SIZE), mode="bicubic").clamp(0, 255)
+        logits = self.vision.classifier(self.vision.features(x))  # type: ignore[operator]  # modules
+        word = self.words(F.softmax(logits / TEMPERATURE, -1))
+        return self.length * F.normalize(word, dim=-1)
+
+
+class Chat(PictureReader):
+    """Rows of a question's number and pixels, uint8 ``B x (1 + 3 * 32 * 32)``, to logits of the next token.
+
+    Args:
+        vision: See `PictureReader`.
+        language: See there.
+        words: See there, ``c x width``.
         before: Tokens before the picture.
         after: Tokens after it, for each question.
     """
@@ -64,12 +97,7 @@ class Chat(nn.Module):
         before: list[int],
         after: list[list[int]],
     ) -> None:
-        super().__init__()
-        self.vision, self.language = vision, language
-        self.words = nn.Linear(words.shape[0], words.shape[1], bias=False)
-        with torch.no_grad():
-            self.words.weight.copy_(words.T)
-        self.length = float(language.get_input_embeddings().weight.detach().norm(dim=-1).mean())
+        super().__init__(vision, language, words)
         tokens = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in after], batch_first=True)
         self.register_buffer("before", torch.tensor(before))
         self.register_buffer("after", tokens)
@@ -77,14 +105,6 @@ class Chat(nn.Module):
         self.before: Tensor
         self.after: Tensor
         self.last: Tensor
-
-    def see(self, pixels: Tensor) -> Tensor:
-        """Return the soft word ``B x width`` of pixels ``B x (3 * 32 * 32)``, of the mean length of words."""
-        x = pixels.to(self.words.weight.dtype).reshape(-1, *_cifar.SHAPE)
-        x = F.interpolate(x, size=(SIZE, SIZE), mode="bicubic").clamp(0, 255)
-        logits = self.vision.classifier(self.vision.features(x))  # type: ignore[operator]  # modules
-        word = self.words(F.softmax(logits / TEMPERATURE, -1))
-        return self.length * F.normalize(word, dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``B x vocabulary`` of the first token of the answer."""
@@ -117,28 +137,57 @@ def ask(data: Data, answers: NDArray[np.int64]) -> Data:
 
 def answer_tokens(encode: Any) -> NDArray[np.int64]:
     """Return the first token of each answer, ``questions x classes``."""
-    kinds = [" animal" if name in _ANIMALS else " vehicle" for name in _cifar.CLASSES]
+    kinds = [f" {kind(name)}" for name in _cifar.CLASSES]
     names = [f" {name}" for name in _cifar.CLASSES]
     return np.array([[encode(text)[0] for text in row] for row in (names, kinds)], np.int64)
 
 
+def load_pictures(folder: Path | None) -> Source:
+    """Return the part of CIFAR-10 that is asked about: 2,000 and 300 pictures ``n x 3 x 32 x 32``."""
+    return few(_cifar.ENTRIES["cifar10"].load(folder), N_DEVELOPMENT, N_TEST)
+
+
 def _load(folder: Path | None) -> Source:
-    source = few(_cifar.ENTRIES["cifar10"].load(folder), N_DEVELOPMENT, N_TEST)
+    source = load_pictures(folder)
     answers = answer_tokens(_lm.load_tokenizer(find_folder("smollm2", _lm.DATA, None)))
     return Source(*(ask(part, answers) for part in source))
 
 
-def _build(name: str, seed: int, folder: Path | None) -> nn.Module:
+class Parts(NamedTuple):
+    """What a `PictureReader` is made of, and what turns text into its tokens."""
+
+    vision: nn.Module
+    language: Any
+    words: Tensor
+    encode: Callable[[str], list[int]]
+
+
+def load_parts() -> Parts:
+    """Return the two networks with their weights, and the embeddings of ImageNet's names ``1000 x width``.
+
+    Raises:
+        TaskError: If weights or names are not in the cache.
+    """
     place = find_folder("smollm2", _lm.DATA, None)
     language, encode = _lm.load_smollm2(place), _lm.load_tokenizer(place)
     table = language.get_input_embeddings().weight.detach()
     classes = imagenet_names(find_folder("imagenet-names", NAMES, None))
     words = torch.stack([table[encode(" " + text.split(",")[0])].mean(0) for text in classes])
-    model = Chat(load_lite0(), language, words, encode(_BEFORE), [encode(q) for q in _QUESTIONS])
+    return Parts(load_lite0(), language, words, encode)
+
+
+def ready(model: PictureReader, name: str) -> nn.Module:
+    """Return the model in eval mode; only the projector of "lite0-smollm2" learns."""
     if name == "lite0-smollm2":
         model.requires_grad_(False)
         model.words.requires_grad_(True)
     return model.eval()
+
+
+def _build(name: str, seed: int, folder: Path | None) -> nn.Module:
+    vision, language, words, encode = load_parts()
+    model = Chat(vision, language, words, encode(_BEFORE), [encode(q) for q in _QUESTIONS])
+    return ready(model, name)
 
 
 ENTRIES = {
@@ -151,7 +200,7 @@ ENTRIES = {
         load=_load,
         data="cifar10",
         scaling="none",
-        models=("lite0-smollm2", "lite0-smollm2-full"),
+        models=MODELS,
         build=_build,
         epochs=1,
         batch_size=16,

