@@ -1,5 +1,7 @@
 """What trainings add: every noise by its closed form, every gradient by an independent one."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,16 @@ from torch.func import functional_call
 
 from ohmloop.crossbar import Hardware
 from ohmloop.nn import analogize
-from ohmloop.train import Noise
+from ohmloop.tasks import RSquared, Split
+from ohmloop.train import Lesson, Noise, Recipe, train_once
+from ohmloop.train._loop import Training
 from ohmloop.train._noise import (
     Converters,
     clip_weights,
     draw_weights,
     levels_by_layer,
+    masked,
+    noisy_layers,
     tile_mask,
     uphill,
 )
@@ -119,6 +125,125 @@ def test_gradients_through_noise_are_those_of_differences(family: str) -> None:
         weight[1, 3] -= 2 * step
         below = float(loss())
     assert found == pytest.approx((above - below) / (2 * step), rel=1e-5, abs=1e-8)
+
+
+def along_conv() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3)
+        )
+    return analogize(model, Hardware(device="lognormal:0.1"))
+
+
+def normed() -> nn.Module:
+    """A batch norm that came with statistics and keeps them, as `match` has it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+        model[1].running_mean.normal_()  # type: ignore[union-attr,operator]
+    return analogize(model.eval(), Hardware(device="lognormal:0.1"))
+
+
+MIXED = {"level": 0.3, "distribution": "mixture"}
+MASKS = ((0.4, 0.0), (0.2, 0.0))
+LAWS = {
+    "gaussian of a mixture": Noise(mixture=0.0, **MIXED),
+    "log-normal of a mixture": Noise(mixture=1.0, **MIXED),
+    "mixture": Noise(mixture=0.5, **MIXED),
+    "dropout": Noise(masks=MASKS),
+    "multinomial": Noise(masks=((0.3, 0.35), (0.2, 0.5))),
+    "masks on noise": Noise(masks=MASKS, **MIXED),
+    "tiles": Noise(tile_drop=0.3, tile=2),
+    "tiles under masks": Noise(tile_drop=0.3, tile=2, masks=MASKS),
+    "match": Noise(level=0.3, match=True),
+    "match of a mixture": Noise(match=True, **MIXED),
+    "match of tiles": Noise(tile_drop=0.2, tile=2, match=True),
+    "feedback that varies": Noise(level=0.3, feedback=2, spread=0.5, slope=0.4),
+}
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("network", [stack, along_conv, normed])
+def test_gradients_of_a_step_are_those_of_differences(
+    network: Callable[[], nn.Module], name: str, seed: int
+) -> None:
+    """Along a random direction of each parameter, with the same draws on both sides."""
+    model, noise = network().double(), LAWS[name]
+    if noise.masks:
+        noise = noise.model_copy(update={"masks": noise.masks[: len(noisy_layers(model))]})
+    x = torch.randn(9, 5, generator=gen(1), dtype=torch.float64)
+    y = torch.arange(9) % 3
+    training = Training(model, Lesson(Split(x, y), Split(x, y)), noise, Recipe(1, 9, 1e-3, 0))
+
+    def loss() -> torch.Tensor:
+        training.random.manual_seed(seed)
+        with masked(model, noise, training.random):
+            return training._loss(x, y, None, 1.0)
+
+    torch.autograd.backward(loss())
+    step = 1e-7  # Small, or a ReLU's kink lies within it.
+    for p in model.parameters():
+        assert p.grad is not None
+        way = torch.randn(p.shape, generator=gen(4), dtype=p.dtype)
+        with torch.no_grad():
+            p.add_(way, alpha=step)
+            above = float(loss())
+            p.sub_(way, alpha=2 * step)
+            below = float(loss())
+            p.add_(way, alpha=step)
+        found = float((p.grad * way).sum())
+        assert found == pytest.approx((above - below) / (2 * step), rel=1e-5, abs=1e-7)
+
+
+def test_a_step_of_a_mixture_is_of_one_family_for_all_weights() -> None:
+    """With the families' own numbers, the draw of a seed is that of one of them, and both occur."""
+    model, noise, seen = stack(), Noise(mixture=0.5, **MIXED), set()
+    for seed in range(20):
+        drawn = draw_weights(model, noise, gen(seed))
+        for family in ("gaussian", "lognormal"):
+            generator = gen(seed)
+            torch.rand((), generator=generator)  # what chose the family
+            own = draw_weights(model, Noise(level=0.3, distribution=family), generator)
+            if all(torch.equal(drawn[k], own[k]) for k in own):
+                seen.add((seed, family))
+    assert len(seen) == 20
+    assert {family for _, family in seen} == {"gaussian", "lognormal"}
+
+
+@pytest.mark.parametrize("setting", [(0.5, 0.0), (0.3, 0.35), (0.2, 0.8)])
+def test_masks_have_the_expected_gradient_of_their_penalty(setting: tuple[float, float]) -> None:
+    """A squared loss behind a mask is, in the mean, itself and a penalty by the mask's variance:
+    |A h - y|^2 + var sum_j h_j^2 |A_j|^2, h = B x (Srivastava et al. 2014, section 9.1).
+    """
+    p0, half = setting
+    mean = 1 - p0 - half / 2
+    variance = (1 - p0 - half + half / 4) / mean**2 - 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).double()
+    analogize(model, Hardware(device="lognormal:0.1"))
+    rows, repeats = 2_000, 20
+    x = torch.randn(1, 4, generator=gen(1), dtype=torch.float64)
+    y = torch.randn(1, 3, generator=gen(2), dtype=torch.float64)
+    parameters = list(model.parameters())
+    hidden = model[0](x)
+    matrix = model[1].weight
+    out = (model[1](hidden) - y).square().sum()
+    penalty = variance * (hidden.square() @ matrix.square().sum(0)).sum()
+    expected = torch.autograd.grad((out + penalty) / 3, parameters)
+    split = Split(x.expand(rows, -1), y.expand(rows, -1))
+    noise = Noise(masks=(setting,))
+    found: list[list[torch.Tensor]] = []
+    for seed in range(repeats):
+        train_once(model, Lesson(split, split, RSquared()), noise, Recipe(1, rows, 0.0, seed))
+        found.append([p.grad.clone() for p in parameters])
+    for k, wanted in enumerate(expected):
+        values = torch.stack([gradients[k] for gradients in found])
+        error = values.std(0) / repeats**0.5
+        assert ((values.mean(0) - wanted).abs() <= 5 * error + 1e-12).all()
+        assert float((error / wanted.abs().max()).max()) < 0.05  # so that this says something
 
 
 def test_tiles_are_whole_and_keep_the_mean() -> None:

@@ -3,6 +3,11 @@
 import dataclasses
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +163,52 @@ def test_killed_search_resumes_to_the_same_bits(after: int, tmp_path: Path) -> N
     resumed = fit(digits, METHOD, run_dir=tmp_path / "cut", **SMALL)
     assert whole.trials == resumed.trials
     assert same(whole.model, resumed.model)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_search_killed_in_the_middle_of_rounds_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """By SIGKILL, which no handler sees: in the first round, and between the two settings of the last."""
+    code = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from ohmloop.crossbar import Hardware\n"
+        "from ohmloop.tasks import task; from ohmloop.train import fit\n"
+        f"fit(task('digits'), {METHOD!r}, epochs=30, limit=800, run_dir=sys.argv[1],\n"
+        "    hardware=Hardware(device='lognormal:0.6'))"
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+
+    def judged(stop: int) -> int:
+        return len(list(cut.glob(f"trials/*/judged-{stop:04d}.json")))
+
+    def kill_when(is_time: Callable[[], bool]) -> None:
+        with subprocess.Popen([sys.executable, "-c", code, str(cut)]) as process:
+            try:
+                while not is_time() and process.poll() is None:
+                    time.sleep(0.005)
+            finally:
+                process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+
+    # 120 epochs in all: five settings for 3, two of them to 6 and to 30, one of the two to the end.
+    kill_when(lambda: (cut / "trials" / "02" / "checkpoint.pt").exists())
+    assert 2 <= judged(3) < 5
+    kill_when(lambda: judged(30) == 1)
+    assert (judged(3), judged(6), judged(30)) == (5, 2, 1)
+    assert not (cut / "result.json").exists()
+    args = {**SMALL, "epochs": 30, "limit": 800}
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        for folder in (cut, whole):
+            fit(task("digits"), METHOD, run_dir=folder, **args)
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("config.json", "result.json", "history.jsonl"):
+        assert (whole / name).read_bytes() == (cut / name).read_bytes()
+    a, b = (torch.load(run / "weights.pt", weights_only=True) for run in (whole, cut))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.slow
