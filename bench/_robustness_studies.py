@@ -118,9 +118,9 @@ def quick(data: Path | None) -> dict[str, Study]:
         Study(
             "fashion-mnist",
             "fashion-mnist",
-            ("lenet", "lenet-bn"),
+            ("lenet",),
             (*SHORT, ("erm", 20)),
-            NORMED,
+            DEPLOYED,
             sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
             epochs=5,
             limit=8_000,
@@ -157,9 +157,9 @@ def quick(data: Path | None) -> dict[str, Study]:
         Study(
             "anuran",
             "anuran",
-            ("mlp", "mlp-bn"),
+            ("mlp",),
             (*SHORT[:2], "bayesmulti", *SHORT[3:], ("erm", 80)),
-            (*DEPLOYED, *MORE_CELLS, "batch-norm"),
+            (*DEPLOYED, *MORE_CELLS),
             sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
             epochs=20,
             nanowires=5,
@@ -169,12 +169,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             "vl-retrieval",
             "vl-retrieval",
             ("lite0-minilm",),
-            (
-                "as-it-comes",
-                "steady:strength=1,length=1,distill=0.9",
-                "steady:strength=1,length=1,distill=0.9,match=false",
-                "steady:strength=0,length=1,distill=0.9",  # what is learned from the data, without noise
-            ),
+            ("as-it-comes", "steady:strength=1,length=1,distill=0.9"),
             (*DEPLOYED, MORE_CELLS[1], "batch-norm"),
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
@@ -190,6 +185,10 @@ def quick(data: Path | None) -> dict[str, Study]:
 
 def parts(data: Path | None) -> dict[str, Study]:
     """Return what stands beside the tables of `quick`, for two cores: other networks, other budgets."""
+
+    def at(name: str) -> str | None:
+        return None if data is None else str(data / name)
+
     studies = (
         Study(
             "digits-bn",
@@ -214,6 +213,30 @@ def parts(data: Path | None) -> dict[str, Study]:
             settings={"where": "all"},
         ),
         Study(
+            "fashion-mnist-bn",
+            "fashion-mnist",
+            ("lenet-bn",),
+            (*SHORT, ("erm", 20)),
+            NORMED,
+            sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
+            epochs=5,
+            limit=8_000,
+            test_limit=400,
+            nanowires=2,
+            settings={"lr": 1e-3},
+        ),
+        Study(
+            "anuran-bn",
+            "anuran",
+            ("mlp-bn",),
+            (*SHORT[:2], "bayesmulti", *SHORT[3:], ("erm", 80)),
+            (*DEPLOYED, *MORE_CELLS, "batch-norm"),
+            sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
+            epochs=20,
+            nanowires=5,
+            folder=at("anuran"),
+        ),
+        Study(
             "fashion-mnist-budget",  # What is left of the lead when all spend the same.
             "fashion-mnist",
             ("lenet",),
@@ -224,6 +247,28 @@ def parts(data: Path | None) -> dict[str, Study]:
             limit=8_000,
             test_limit=400,
             settings={"lr": 1e-3},
+        ),
+        Study(
+            "vl-retrieval-field",  # Plain noise, and what each part of steady brings to a pretrained pair.
+            "vl-retrieval",
+            ("lite0-minilm",),
+            (
+                "as-it-comes",
+                "erm",
+                "bayesmulti:n_iterations=1,max_p0=0.6",
+                "weight-noise:level=0.2",
+                "steady:strength=1,length=1,distill=0.9",
+                "steady:strength=1,length=1,distill=0.9,match=false",
+                "steady:strength=0,length=1,distill=0.9",  # what is learned from the data, without noise
+            ),
+            DEPLOYED,
+            sigmas=(0.05, 0.1, 0.2, MEDIAN),
+            objective=(0.2,),
+            limit=500,
+            test_limit=80,
+            epochs=4,
+            seeds=1,
+            n_devices=3,
         ),
     )
     return {study.name: study for study in studies}

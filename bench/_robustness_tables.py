@@ -1,12 +1,15 @@
 """What bench/robustness.py writes: a table and a picture of each study, and tables over all of them."""
 
 import json
+from typing import Any
 
 import numpy as np
 
 from _common import RESULTS, markdown
 from _robustness_studies import MEDIAN, Study
 from ohmloop.report._style import COLOURS, MARKERS, new_figure, styled_axes, to_svg
+
+Row = dict[str, Any]
 
 
 def table(study: Study, result: dict[str, object]) -> str:
@@ -21,10 +24,13 @@ def table(study: Study, result: dict[str, object]) -> str:
         "trainings that were kept from an earlier run.",
         f"Epochs {study.epochs}, development samples {study.limit or 'all'}, test samples "
         f"{study.test_limit or 'all'}; objectives at sigma {', '.join(map(str, study.objective))}.",
-        "`deployment` none: weights alone. channel, readout, layer, batch-norm: each device is shown 64 "
-        "unlabelled training inputs. mean_gain: the law's mean factor, no data.\n",
+        "`cost`: passes over the training data, in plain trainings. `clean`: without devices.",
+        "What a device needs beside its weights, by `deployment`:\n",
+        *(f"* `{name}`: {needs}" for name, needs in needed(rows).items()),
+        "",
     ]
     at = study.sigmas.index(MEDIAN)
+    on_wires = any("nanowires" in r for r in rows)
     for model in study.models:
         cells = []
         for r in (r for r in rows if r["model"] == model):
@@ -40,13 +46,21 @@ def table(study: Study, result: dict[str, object]) -> str:
                         for k, (m, s) in enumerate(zip(r["mean"], r["std"], strict=True))
                     ),
                     f"{short(middle(np.array(r['mean']), r['metric'], 0))} ± {short(spread(r))}",
-                    short(middle(np.array(wires), r["metric"], 0)) if wires else "–",
+                    *(
+                        [short(middle(np.array(wires), r["metric"], 0)) if wires else "–"]
+                        * on_wires
+                    ),
                 ]
             )
         head = ["method", "deployment", "cost", "clean", *(f"{s:g}" for s in study.sigmas)]
-        head += ["mean over sigma ± s.d. of seeds", "43 nanowires"]
+        head += ["mean over sigma ± s.d. of seeds", *(["43 nanowires"] * on_wires)]
         lines += [f"## {model}\n", markdown(head, cells), claims(rows, model, at, study)]
     return "\n".join(lines)
+
+
+def needed(rows: list[Row]) -> dict[str, str]:
+    """Return in words what devices need, for each deployment that has rows."""
+    return {str(r["deployment"]): str(r["needs"]) for r in rows}
 
 
 def short(value: float) -> str:
@@ -68,7 +82,7 @@ def deviation(scores: np.ndarray, metric: str, axis: int | tuple[int, ...]) -> n
     return scores.std(axis)
 
 
-def spread(row: dict[str, object]) -> float:
+def spread(row: Row) -> float:
     by_seed = middle(np.array(row["mean_by_seed"]), str(row["metric"]), 0)
     return float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0
 
@@ -85,59 +99,109 @@ def lost(clean: float, score: float, is_higher_better: bool) -> float:
     return clean - score if is_higher_better else score - clean
 
 
-def claims(rows: list[dict[str, object]], model: str, at: int, study: Study) -> str:
+def claims(rows: list[Row], model: str, at: int, study: Study) -> str:
     """Return what the table says about the paper's claim and ours, in sentences that are computed."""
     mine = [r for r in rows if r["model"] == model]
-
-    def find(method: str, deployment: str) -> dict[str, object] | None:
-        return row_of(mine, method, deployment)
-
-    plain = find("erm", "none") or find("as-it-comes", "none")
-    ours, theirs = find("steady", "readout"), find("bayesmulti", "none")
-    out = []
+    plain = row_of(mine, "as-it-comes", "none") or row_of(mine, "erm", "none")
+    ours, theirs = row_of(mine, "steady", "readout"), row_of(mine, "bayesmulti", "none")
     if plain is None or ours is None:
         return ""
-    higher = bool(plain["is_higher_better"])
-    clean = float(np.mean(plain["clean"]))  # type: ignore[arg-type]
-    bound = 0.9 * clean if higher else clean / 0.9
-    usable = {
-        name: row["mean"][at] >= bound if higher else row["mean"][at] <= bound  # type: ignore[index]
-        for name, row in (("plain training", plain), ("bayesmulti", theirs), ("steady", ours))
-        if row is not None
-    }
-    words = ", ".join(f"{name} {'yes' if yes else 'no'}" for name, yes in usable.items())
-    share = "90 % of" if higher else "10/9 of"
-    out.append(
-        f"Usable at sigma .587 ({share} plain training's clean score, {bound:.3f}): {words}."
-    )
+    base = "plain training" if plain["method"] == "erm" else plain["method"]
+    named = {base: plain, "bayesmulti": theirs, "corrected steady": ours}
+    found = {name: row for name, row in named.items() if row is not None}
+    out = [usable_sentence(found, base, at), *choices(mine)]
     if theirs is not None:
-        loss = [lost(clean, r["mean"][at], higher) for r in (theirs, ours)]  # type: ignore[index]
-        out.append(
-            f"Loss at .587 against plain training's clean score: bayesmulti {loss[0]:.3f}, corrected steady "
-            f"{loss[1]:.3f}, ratio {loss[1] / loss[0]:.2f} (aim .20)."
-        )
-        for deployment in dict.fromkeys(r["deployment"] for r in mine):
-            row = find("steady", deployment)
-            if row is not None and ":cells=" in str(deployment):
-                extra = lost(clean, row["mean"][at], higher)
-                out.append(
-                    f"With {deployment}, more hardware than bayesmulti has: {extra:.3f}, ratio "
-                    f"{extra / loss[0]:.2f}."
-                )
-    for name, row in (("bayesmulti", theirs), ("corrected steady", ours)):
-        if row is not None:
-            pair = np.array([row["mean"], plain["mean"]])
-            above, below = pair if higher else pair[::-1]
-            if not (below > 0).any():
-                continue
-            ratios = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-            k = int(ratios.argmax())
-            words = f"{name} to plain training" if higher else f"plain training to {name}"
-            out.append(
-                f"Largest ratio of {words}: {ratios[k]:.1f} at sigma {study.sigmas[k]:g} "
-                f"({row['mean'][k]:.3f} against {plain['mean'][k]:.3f})."  # type: ignore[index]
-            )
+        out += loss_sentences(mine, plain, theirs, ours, at)
+    for name, row in found.items():
+        if name != base:
+            out += ratio_sentences((name, row), (base, plain), study.sigmas)
     return "\n".join(f"* {line}" for line in out) + "\n"
+
+
+def is_usable(row: Row, clean: float, at: int) -> bool:
+    """Return whether a row keeps 90 % of a clean score; of a perplexity, exceeds it by no more than a ninth."""
+    return bool(
+        row["mean"][at] >= 0.9 * clean
+        if row["is_higher_better"]
+        else row["mean"][at] <= clean / 0.9
+    )
+
+
+def usable_sentence(found: dict[str, Row], base: str, at: int) -> str:
+    clean = float(np.mean(found[base]["clean"]))
+    higher = found[base]["is_higher_better"]
+    words = ", ".join(
+        f"{name} {'yes' if is_usable(row, clean, at) else 'no'}" for name, row in found.items()
+    )
+    bound, share = (0.9 * clean, "90 %") if higher else (clean / 0.9, "10/9")
+    return f"Usable at sigma .587 ({share} of the clean score of {base}, {bound:.3f}): {words}."
+
+
+def choices(mine: list[Row]) -> list[str]:
+    """Return what searches of `steady` ended with, and how well their early rounds ranked later ones."""
+    row = next(
+        (r for r in mine if r["method"].partition(":")[0] == "steady" and r["cost"] > 3), None
+    )
+    if row is None:
+        return []
+    chosen = [text if text != "none" else "plain training" for text in row["settings"]]
+    out = [f"{row['method']} chose, seed by seed: {'; '.join(chosen)}."]
+    ranked = [pair for ranks in row["rank_correlations"] for pair in ranks.items()]
+    if ranked:
+        words = "; ".join(f"{name} {rho:+.1f} ({n} settings)" for name, (rho, n) in ranked)
+        out.append(f"Rank correlation of its rounds, seed by seed: {words}.")
+    return out
+
+
+def loss_sentences(mine: list[Row], plain: Row, theirs: Row, ours: Row, at: int) -> list[str]:
+    higher = bool(plain["is_higher_better"])
+    clean = float(np.mean(plain["clean"]))
+    loss = [lost(clean, r["mean"][at], higher) for r in (theirs, ours)]
+    own = lost(float(np.mean(ours["clean"])), ours["mean"][at], higher)
+    out = [
+        f"Loss at .587 against plain training's clean score: bayesmulti {loss[0]:.3f}, corrected steady "
+        f"{loss[1]:.3f}, ratio {loss[1] / loss[0]:.2f} (aim .20); corrected steady against its own: {own:.3f}."
+    ]
+    for deployment in dict.fromkeys(r["deployment"] for r in mine):
+        row = row_of(mine, "steady", deployment)
+        if row is not None and ":cells=" in deployment:
+            extra = lost(clean, row["mean"][at], higher)
+            out.append(
+                f"With {deployment}, more hardware than bayesmulti has: {extra:.3f}, ratio "
+                f"{extra / loss[0]:.2f}."
+            )
+    return out
+
+
+def ratio_sentences(
+    ours: tuple[str, Row], base: tuple[str, Row], sigmas: tuple[float, ...]
+) -> list[str]:
+    """Return the largest ratio of two rows, and the largest where the better one still keeps half its score.
+
+    The first says little where both are ruined, and nothing of a perplexity, which grows without bound.
+    """
+    (name, row), (other, plain) = ours, base
+    higher = bool(plain["is_higher_better"])
+    scores, against = np.array(row["mean"]), np.array(plain["mean"])
+    above, below = (scores, against) if higher else (against, scores)
+    ratios = np.divide(above, below, out=np.full_like(above, -np.inf), where=below > 0)
+    clean = float(np.mean(row["clean"]))
+    keeps = scores >= clean / 2 if higher else scores <= 2 * clean
+    words = f"{name} to {other}" if higher else f"{other} to {name}"
+    best, best_kept = (
+        int(np.where(fits, ratios, -np.inf).argmax()) for fits in (np.full_like(keeps, True), keeps)
+    )
+    found = {}
+    if higher and np.isfinite(ratios[best]):
+        found[best] = ""
+    if keeps[best_kept] and np.isfinite(ratios[best_kept]):
+        half = "half of its clean score" if higher else "its score within twice its clean one"
+        found[best_kept] = f", where it keeps {half}"
+    return [
+        f"Largest ratio of {words}{where}: {ratios[k]:.1f} at sigma {sigmas[k]:g} "
+        f"({short(scores[k])} against {short(against[k])})."
+        for k, where in found.items()
+    ]
 
 
 SHOWN = (
@@ -180,7 +244,7 @@ def picture(study: Study, result: dict[str, object]) -> None:
     path.write_text(to_svg(figure, f"Robustness on {study.name}") + "\n", encoding="utf-8")
 
 
-def row_of(rows: list[dict[str, object]], method: str, deployment: str) -> dict[str, object] | None:
+def row_of(rows: list[Row], method: str, deployment: str) -> Row | None:
     """Return the row of a method with its default budget and objective, None if it was not run.
 
     Default settings come before others. Where no readout was set, for it would be too large, the correction by
@@ -197,12 +261,14 @@ def row_of(rows: list[dict[str, object]], method: str, deployment: str) -> dict[
 
 
 COLUMNS = (
-    ("plain", ("erm", "as-it-comes"), "none"),
+    ("plain", ("as-it-comes", "erm"), "none"),
     ("BayesMulti", ("bayesmulti",), "none"),
     ("steady, weights alone", ("steady",), "none"),
-    ("plain, corrected", ("erm", "as-it-comes"), "readout"),
+    ("plain, corrected", ("as-it-comes", "erm"), "readout"),
+    ("BayesMulti, corrected", ("bayesmulti",), "readout"),
     ("steady, corrected", ("steady",), "readout"),
 )
+LONG = "plain, as long"
 
 
 def summaries() -> None:
@@ -213,7 +279,18 @@ def summaries() -> None:
         for model in dict.fromkeys(r["model"] for r in result["rows"]):
             rows = [r for r in result["rows"] if r["model"] == model]
             lines += summary_lines(path.stem.removeprefix("robustness-"), model, rows, result)
-    head = ["task, network", "sigma", "clean", *(name for name, _, _ in COLUMNS), "loss ratio"]
+    names = [name for name, _, _ in COLUMNS]
+    head = [
+        "task, network",
+        "sigma",
+        "clean",
+        *names[:4],
+        LONG,
+        *names[4:],
+        "cost",
+        "loss ratio",
+        "usable",
+    ]
     text = markdown(head, lines)
     (RESULTS / "robustness.md").write_text(text, encoding="utf-8")
     print(text)
@@ -225,31 +302,57 @@ def summaries() -> None:
 
 
 def summary_lines(
-    task: str, model: str, rows: list[dict[str, object]], result: dict[str, object]
+    task: str, model: str, rows: list[Row], result: dict[str, object]
 ) -> list[list[str]]:
     sigmas = list(result["sigmas"])  # type: ignore[call-overload]
     shown = (
         [s for s in sigmas if s in (0.1, 0.2, MEDIAN, 1.2)] if min(sigmas) < 0.2 else [MEDIAN, 1.2]
     )
+    found = [
+        next((r for m in names if (r := row_of(rows, m, deployment))), None)
+        for _, names, deployment in COLUMNS
+    ]
+    plain, theirs, ours = found[0], found[1], found[5]
+    if plain is None or ours is None:
+        return []
+    as_long = long_row(rows, found[3])
+    clean = float(np.mean(plain["clean"]))
     out = []
-    for sigma in shown:
-        if sigma not in sigmas:
-            continue
-        k = sigmas.index(sigma)
-        found = [
-            next((r for m in names if (r := row_of(rows, m, deployed))), None)
-            for _, names, deployed in COLUMNS
-        ]
-        plain, theirs, ours = found[0], found[1], found[4]
-        clean = float(np.mean(plain["clean"])) if plain else float("nan")  # type: ignore[arg-type]
+    for k, sigma in ((sigmas.index(s), s) for s in shown if s in sigmas):
         ratio = "–"
-        if theirs and ours:
+        if theirs:
             higher = bool(ours["is_higher_better"])
-            parts = [lost(clean, r["mean"][k], higher) for r in (ours, theirs)]  # type: ignore[index]
+            parts = [lost(clean, r["mean"][k], higher) for r in (ours, theirs)]
             ratio = f"{parts[0] / parts[1]:.2f}"
-        cells = [f"{short(r['mean'][k])} ± {short(r['std'][k])}" if r else "–" for r in found]  # type: ignore[index]
-        out.append([f"{task}, {model}", f"{sigma:g}", f"{clean:.3f}", *cells, ratio])
+        shown_rows = [*found[:4], as_long, *found[4:]]
+        cells = [f"{short(r['mean'][k])} ± {short(r['std'][k])}" if r else "–" for r in shown_rows]
+        usable = ["yes" if is_usable(r, clean, k) else "no" for r in (plain, ours)]
+        out.append(
+            [
+                f"{task}, {model}",
+                f"{sigma:g}",
+                f"{clean:.3f} / {np.mean(ours['clean']):.3f}",
+                *cells,
+                f"{ours['cost']:.1f}",
+                ratio,
+                " / ".join(usable),
+            ]
+        )
     return out
+
+
+def long_row(rows: list[Row], corrected: Row | None) -> Row | None:
+    """Return the corrected row of plain training at four times the length, where it was run."""
+    if corrected is None:
+        return None
+    return next(
+        (
+            r
+            for r in rows
+            if r["method"].startswith("erm (") and r["deployment"] == corrected["deployment"]
+        ),
+        None,
+    )
 
 
 def parts_table(result: dict[str, object]) -> str:
