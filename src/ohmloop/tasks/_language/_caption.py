@@ -49,7 +49,7 @@ WORDINGS = (
     " {name}, which is {kind}.",
     " {kind}: {name}.",
 )
-# The example helps: with the true name for the picture, the language model as it comes then gets 66 % the
+# The example helps: with the true name for the picture, the language model as it comes then gets 66 % of the
 # tokens of a caption right; 58 % without the example, 49 % where ". Its caption:" follows (24 captions).
 _BEFORE, _AFTER, _END = "a tree, which is a plant. A photo of a", ". It shows", "."
 _SEED_DEVELOPMENT, _SEED_TEST = 1, 2
