@@ -45,7 +45,8 @@ def table(study: Study, result: dict[str, object]) -> str:
                         f"{short(m)} ± {short(s)}" if k == at else short(m)
                         for k, (m, s) in enumerate(zip(r["mean"], r["std"], strict=True))
                     ),
-                    f"{short(middle(np.array(r['mean']), r['metric'], 0))} ± {short(spread(r))}",
+                    short(middle(np.array(r["mean"]), r["metric"], 0))
+                    + (f" ± {short(spread(r))}" if study.seeds > 1 else ""),
                     *(
                         [short(middle(np.array(wires), r["metric"], 0)) if wires else "–"]
                         * on_wires
@@ -53,7 +54,8 @@ def table(study: Study, result: dict[str, object]) -> str:
                 ]
             )
         head = ["method", "deployment", "cost", "clean", *(f"{s:g}" for s in study.sigmas)]
-        head += ["mean over sigma ± s.d. of seeds", *(["43 nanowires"] * on_wires)]
+        over = "mean over sigma" + (" ± s.d. of seeds" if study.seeds > 1 else "")
+        head += [over, *(["43 nanowires"] * on_wires)]
         lines += [f"## {model}\n", markdown(head, cells), claims(rows, model, at, study)]
     return "\n".join(lines)
 
