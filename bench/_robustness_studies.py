@@ -1,6 +1,6 @@
 """The settings of bench/robustness.py: which methods, on which task, on how much of it.
 
-`quick` is for two cores, under an hour; `parts` as well: other networks and budgets beside the tables of
+`quick` is for two cores, about an hour; `parts` as well: other networks and budgets beside the tables of
 `quick`. `full` is for a GPU, whole data sets and deep networks; `few` cuts what a GPU should run whole down for
 two cores.
 """
@@ -97,7 +97,7 @@ DIGITS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 
 
 def quick(data: Path | None) -> dict[str, Study]:
-    """Return the setting for two cores, under an hour in all."""
+    """Return the setting for two cores, about an hour in all."""
     tasks = None if data is None else str(data)
 
     def at(name: str) -> str | None:
@@ -170,7 +170,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             "vl-retrieval",
             ("lite0-minilm",),
             ("as-it-comes", "steady:strength=1,length=1,distill=0.9"),
-            (*DEPLOYED, MORE_CELLS[1], "batch-norm"),
+            NORMED,
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
             limit=500,
@@ -261,7 +261,7 @@ def parts(data: Path | None) -> dict[str, Study]:
                 "steady:strength=1,length=1,distill=0.9,match=false",
                 "steady:strength=0,length=1,distill=0.9",  # what is learned from the data, without noise
             ),
-            DEPLOYED,
+            (*DEPLOYED, MORE_CELLS[1]),
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
             limit=500,
