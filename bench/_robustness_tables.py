@@ -277,6 +277,8 @@ def summaries() -> None:
     """Write the tables over all tasks (results/robustness.md) and of the method's parts (steady.md)."""
     lines = []
     for path in sorted(RESULTS.glob("robustness-*.json")):
+        if path.stem.endswith(("-budget", "-field")):
+            continue  # more rows beside those of another table
         result = json.loads(path.read_text(encoding="utf-8"))
         for model in dict.fromkeys(r["model"] for r in result["rows"]):
             rows = [r for r in result["rows"] if r["model"] == model]
