@@ -5,7 +5,7 @@
 two cores.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 MEDIAN = 0.587
@@ -185,10 +185,7 @@ def quick(data: Path | None) -> dict[str, Study]:
 
 def parts(data: Path | None) -> dict[str, Study]:
     """Return what stands beside the tables of `quick`, for two cores: other networks, other budgets."""
-
-    def at(name: str) -> str | None:
-        return None if data is None else str(data / name)
-
+    tables = quick(data)
     studies = (
         Study(
             "digits-bn",
@@ -212,29 +209,17 @@ def parts(data: Path | None) -> dict[str, Study]:
             n_devices=10,
             settings={"where": "all"},
         ),
-        Study(
-            "fashion-mnist-bn",
-            "fashion-mnist",
-            ("lenet-bn",),
-            (*SHORT, ("erm", 20)),
-            NORMED,
-            sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
-            epochs=5,
-            limit=8_000,
-            test_limit=400,
-            nanowires=2,
-            settings={"lr": 1e-3},
+        replace(
+            tables["fashion-mnist"],
+            name="fashion-mnist-bn",
+            models=("lenet-bn",),
+            deployments=NORMED,
         ),
-        Study(
-            "anuran-bn",
-            "anuran",
-            ("mlp-bn",),
-            (*SHORT[:2], "bayesmulti", *SHORT[3:], ("erm", 80)),
-            (*DEPLOYED, *MORE_CELLS, "batch-norm"),
-            sigmas=(0.2, 0.4, MEDIAN, 0.8, 1.2),
-            epochs=20,
-            nanowires=5,
-            folder=at("anuran"),
+        replace(
+            tables["anuran"],
+            name="anuran-bn",
+            models=("mlp-bn",),
+            deployments=(*DEPLOYED, *MORE_CELLS, "batch-norm"),
         ),
         Study(
             "fashion-mnist-budget",  # What is left of the lead when all spend the same.
@@ -248,11 +233,10 @@ def parts(data: Path | None) -> dict[str, Study]:
             test_limit=400,
             settings={"lr": 1e-3},
         ),
-        Study(
-            "vl-retrieval-field",  # Plain noise, and what each part of steady brings to a pretrained pair.
-            "vl-retrieval",
-            ("lite0-minilm",),
-            (
+        replace(  # Plain noise, and what each part of steady brings to a pretrained pair.
+            tables["vl-retrieval"],
+            name="vl-retrieval-field",
+            methods=(
                 "as-it-comes",
                 "erm",
                 "bayesmulti:n_iterations=1,max_p0=0.6",
@@ -261,14 +245,7 @@ def parts(data: Path | None) -> dict[str, Study]:
                 "steady:strength=1,length=1,distill=0.9,match=false",
                 "steady:strength=0,length=1,distill=0.9",  # what is learned from the data, without noise
             ),
-            (*DEPLOYED, MORE_CELLS[1]),
-            sigmas=(0.05, 0.1, 0.2, MEDIAN),
-            objective=(0.2,),
-            limit=500,
-            test_limit=80,
-            epochs=4,
-            seeds=1,
-            n_devices=3,
+            deployments=(*DEPLOYED, MORE_CELLS[1]),
         ),
     )
     return {study.name: study for study in studies}
