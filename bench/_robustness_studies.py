@@ -5,6 +5,7 @@
 two cores.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -49,6 +50,18 @@ class Study:
     nanowires: int = 0
     folder: str | None = None
     settings: dict[str, object] = field(default_factory=dict)
+
+
+def by_name(studies: Iterable[Study]) -> dict[str, Study]:
+    """Return studies by their names, of which none may be lost."""
+    found: dict[str, Study] = {}
+    for study in studies:
+        if study.name in found:
+            raise ValueError(
+                f"two studies are called {study.name}; results would be one's or the other's"
+            )
+        found[study.name] = study
+    return found
 
 
 DEPLOYED = ("none", "channel", "readout")
@@ -180,7 +193,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             n_devices=3,
         ),
     )
-    return {study.name: study for study in studies}
+    return by_name(studies)
 
 
 def parts(data: Path | None) -> dict[str, Study]:
@@ -248,7 +261,7 @@ def parts(data: Path | None) -> dict[str, Study]:
             deployments=(*DEPLOYED, MORE_CELLS[1]),
         ),
     )
-    return {study.name: study for study in studies}
+    return by_name(studies)
 
 
 PRETRAINED: tuple[Method, ...] = (
@@ -349,7 +362,7 @@ def few(data: Path | None) -> dict[str, Study]:
             n_devices=3,
         ),
     )
-    return {study.name: study for study in studies}
+    return by_name(studies)
 
 
 def field_for(epochs: int) -> tuple[Method, ...]:
@@ -410,4 +423,4 @@ def full(data: Path | None) -> dict[str, Study]:
         study("vl-latex", ("pix2tex",), 5, **no_readout),
         study("vl-chat", ("lite0-smollm2",), 5, deployments=("none", "channel")),
     )
-    return {study.name: study for study in studies}
+    return by_name(studies)

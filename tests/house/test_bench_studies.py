@@ -102,23 +102,13 @@ def test_our_method_and_plain_training_are_in_every_table(studies: list[Any]) ->
 
 @pytest.mark.parametrize("data", [None, Path("/some/where")])
 def test_names_are_unique_and_folders_lie_in_the_one_given(
-    module: ModuleType, monkeypatch: pytest.MonkeyPatch, data: Path | None
+    module: ModuleType, data: Path | None
 ) -> None:
-    made: list[Any] = []
-
-    class Noted(module.Study):  # type: ignore[name-defined,misc]
-        """A dictionary by name would lose one of two without a word."""
-
-        def __init__(self, *args: Any, **settings: Any) -> None:
-            super().__init__(*args, **settings)
-            made.append(self)
-
-    monkeypatch.setattr(module, "Study", Noted)
     kept = [study for setting in SETTINGS for study in getattr(module, setting)(data).values()]
-    names = [study.name for study in made]
+    names = [study.name for study in kept]
     assert sorted(names) == sorted(set(names))
-    assert len(kept) == len(made) > 25
-    for study in made:
+    assert len(kept) > 25
+    for study in kept:
         if data is None:
             assert study.folder is None
         elif study.folder is not None:
@@ -126,4 +116,11 @@ def test_names_are_unique_and_folders_lie_in_the_one_given(
     if data is not None:
         # What no package brings must be named; for everything else the cache is looked in.
         by_hand = {s.name for s in describe_tasks() if s.data.startswith("--data")}
-        assert {s.task for s in made if s.folder is not None} == by_hand & {s.task for s in made}
+        assert {s.task for s in kept if s.folder is not None} == by_hand & {s.task for s in kept}
+
+
+def test_two_studies_of_one_name_are_refused(module: ModuleType) -> None:
+    study = module.Study("digits", "digits", ("mlp",), ("erm",), ("none",))
+    assert module.by_name([study]) == {"digits": study}
+    with pytest.raises(ValueError, match="two studies are called digits"):
+        module.by_name([study, study])
