@@ -59,8 +59,9 @@ def table(out: dict[str, object]) -> str:
                 f"{f['mean']:.2f} ({', '.join(f'{x:.1f}' for x in f['scores'])})" for f in fleets
             ]
             scores.append([*key, f"{fleets[0]['digital']:.2f}", *shown])
-            means = [outcome(fleet, figures) for fleet in fleets]
-            outcomes.append([*key, outcome(fleets[0], figures, "digital"), *means])
+            if fleets[0].get("figures"):
+                means = [outcome(fleet, figures) for fleet in fleets]
+                outcomes.append([*key, outcome(fleets[0], figures, "digital"), *means])
         head = ["training", "deployment", "digital", *(f"sigma {s:g}" for s in SIGMAS)]
         text.append(
             f"## {name}\n\nShare of routes finished: mean (each device).\n\n"
@@ -69,16 +70,15 @@ def table(out: dict[str, object]) -> str:
         if figures:
             words = " / ".join(("finished", *figures)).replace("_", " ")
             text.append(
-                f"What the routes came to: {words}, means of the devices; – was not measured.\n\n"
+                f"What the routes came to: {words}, means of the devices, where all were noted.\n\n"
                 f"{markdown(head, outcomes)}\n"
             )
     return "\n".join(text)
 
 
 def outcome(fleet: dict[str, Any], figures: Sequence[str], of: str = "mean") -> str:
-    """Return the score and the further figures of a fleet, or its digital network's; a dash for none."""
-    kept = fleet.get("figures", {})
-    further = (f"{kept[figure][of]:.2f}" if figure in kept else "–" for figure in figures)
+    """Return the score and the further figures of a fleet, or its digital network's."""
+    further = (f"{fleet['figures'][figure][of]:.2f}" for figure in figures)
     return " / ".join((f"{fleet[of]:.2f}", *further))
 
 
