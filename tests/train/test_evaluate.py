@@ -102,6 +102,10 @@ def test_figures_beside_a_score_by_doing_are_said_and_kept(
     text = page.read_text("utf-8")
     assert "further, mean" in text
     assert text.count("collisions 0.25, off road 0.125") == 2
+    # Routes finished are no accuracy, and share no axis with it.
+    shown = {e.metric for e in read_evaluations(folder)}
+    assert len(shown) == 2
+    assert sum(f"test {metric}, digital" in text for metric in shown) == 1
     csv = next(page.parent.glob("**/*evaluations.csv"))
     head, *rows = csv.read_text("utf-8").splitlines()
     assert head.endswith(",collisions,off_road,stale")

@@ -64,10 +64,13 @@ def run_page(record: RunRecord) -> Page:
     entry, description = _task(record)
     fresh = _fresh(record)
     metric = _metric(record, entry)
-    chance = 1 / entry.n_classes if entry is not None and metric == "accuracy" else None
     plots: list[Plot] = []
-    if fresh.fleets:
-        plots += [plots_of.sigma_plot(fresh.fleets, chance), plots_of.device_plot(fresh.fleets)]
+    own = _own(record, fresh.fleets)
+    if own is not None:
+        # One axis has one score: routes finished are no accuracy.
+        alike = [e for e in fresh.fleets if e.metric == own.metric]
+        chance = 1 / entry.n_classes if entry is not None and own.metric == "accuracy" else None
+        plots += [plots_of.sigma_plot(alike, chance), plots_of.device_plot(alike)]
     if record.history:
         plots.append(plots_of.history_plot(record.history, metric))
     arrays = [e for e in fresh.fleets if e.arrays is not None]
@@ -84,7 +87,7 @@ def run_page(record: RunRecord) -> Page:
         badge="simulated devices",
         title=f"{record.config['task']} by {record.config['method']}",
         lead=_lead(record, fresh, metric),
-        cards=_cards(record, fresh, metric),
+        cards=_cards(record, fresh),
         methods=_methods(record, entry, description, fresh),
         provenance=_provenance(record),
         evaluations=[_shown(record, e) for e in record.evaluations],
@@ -188,14 +191,18 @@ def _lead(record: RunRecord, fresh: _Fresh, metric: str) -> str:
         known = "" if reached is None else f" Validation {metric}: {score_text(reached, metric)}."
         return f"{text}It has not been measured on devices yet: ohmloop evaluate {record.folder}.{known}"
     text += (
-        f"It scores {score_text(own.digital, metric)} on test data as a digital network, and "
+        f"It scores {score_text(own.digital, own.metric)} {_over(own)} as a digital network, and "
         f"{_with_spread(own)} on {own.n_devices:,} simulated devices of {plots_of.label_of(own)} "
-        f"(sigma {own.sigma:.3g}); the worst tenth of them {score_text(own.worst_tenth, metric)}."
+        f"(sigma {own.sigma:.3g}); the worst tenth of them {score_text(own.worst_tenth, own.metric)}."
     )
     proven = next((c for g in fresh.groups.values() for c in g if c.kind == "quantile"), None)
     if proven is not None and not proven.abstains:
         text += f" {proven.claim}"
     return text
+
+
+def _over(e: Evaluation) -> str:
+    return "by doing" if e.by_doing else "on test data"
 
 
 def _with_spread(e: Evaluation) -> str:
@@ -205,17 +212,17 @@ def _with_spread(e: Evaluation) -> str:
     return f"{mean} ± {e.std:.2g}"
 
 
-def _cards(record: RunRecord, fresh: _Fresh, metric: str) -> list[dict[str, str]]:
+def _cards(record: RunRecord, fresh: _Fresh) -> list[dict[str, str]]:
     own = _own(record, fresh.fleets)
     if own is None:
         return []
     cards = [
-        {"value": score_text(own.digital, metric), "label": f"test {metric}, digital"},
+        {"value": score_text(own.digital, own.metric), "label": f"test {own.metric}, digital"},
         {
             "value": _with_spread(own),
             "label": f"on simulated {plots_of.label_of(own)}, sigma {own.sigma:.3g}",
         },
-        {"value": score_text(own.worst_tenth, metric), "label": "its worst tenth of devices"},
+        {"value": score_text(own.worst_tenth, own.metric), "label": "its worst tenth of devices"},
     ]
     array = next((e for e in fresh.fleets if e.arrays is not None and e.arrays.energy), None)
     if array is not None and array.arrays is not None and array.arrays.energy is not None:
