@@ -4,8 +4,7 @@ The bridge is that of Norouzi et al. 2014 ("Zero-shot learning by convex combina
 softmax(logits / temperature) over the 1,000 ImageNet classes weighs the embeddings of their names, which gives
 a picture a place among sentences. Names that ImageNet does not have (the 10 of CIFAR-10; 512 of 525 birds) are
 then compared by cosine. It stands in for CLIP (Radford et al. 2021), of which no weights come with a package,
-and is far weaker: of 525 photographs of birds, one a species, it names 7.6 % right at 128 pixels (6.9 % at 96),
-11 of the 13 whose names ImageNet has and 5.7 % of the others.
+and is far weaker: of 525 photographs of birds, one a species, it names 7.6 % right.
 
 Everything that multiplies drifts: both encoders, the 1,000-way classifier and the matrix of 1,000 name
 embeddings. The names asked for go through the drifting text encoder in each forward pass; nothing is cached.
