@@ -53,27 +53,20 @@ def calling_parts(model: nn.Module, layers: Container[str]) -> Iterator[None]:
         layers: Names of layers that are to be called.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
-    changed: list[tuple[nn.Module, object]] = []
+    changed: list[nn.Module] = []
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         for name, module in model.named_modules():
-            # Its own class alone: on a chip, or with a forward pass of somebody else's, it calls what it calls.
-            if type(module) is nn.MultiheadAttention and f"{name}.out_proj".lstrip(".") in layers:
-                changed.append((module, module.__dict__.get("forward")))
+            # On a chip, or with a forward pass of somebody else's, it calls what it calls.
+            own = type(module) is nn.MultiheadAttention and "forward" not in module.__dict__
+            if own and f"{name}.out_proj".lstrip(".") in layers:
+                changed.append(module)
                 module.__dict__["forward"] = partial(AttentionForm().forward, module, Digital(name))
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        for module, before in reversed(changed):
-            put_back(module, before)
-
-
-def put_back(module: nn.Module, before: object) -> None:
-    """Give a module the instance's own ``forward`` that it had, None for its class's."""
-    if before is None:
-        module.__dict__.pop("forward", None)
-    else:
-        module.__dict__["forward"] = before
+        for module in changed:
+            del module.__dict__["forward"]
 
 
 class AttentionForm:

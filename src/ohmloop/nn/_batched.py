@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ohmloop.nn._adapt import Adapters, adapted, train_adapters
-from ohmloop.nn._attention import put_back
 from ohmloop.nn._batch_norm import BATCH_NORMS
 from ohmloop.nn._convert import ANALOG_TYPES
 from ohmloop.nn._deploy import (
@@ -34,6 +33,7 @@ from ohmloop.nn._deploy import (
     Statistics,
     affine,
     corrected,
+    put_back,
     readout,
     sites,
 )

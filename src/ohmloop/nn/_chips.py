@@ -24,7 +24,6 @@ from torch.func import functional_call
 
 from ohmloop.crossbar import Hardware, Streams
 from ohmloop.nn._adapt import adapted, train_adapters
-from ohmloop.nn._attention import put_back
 from ohmloop.nn._batched import (
     Calibrated,
     corrected_rows,
@@ -38,6 +37,7 @@ from ohmloop.nn._deploy import (
     Recorder,
     Statistics,
     corrected,
+    put_back,
     readout,
     sites,
 )

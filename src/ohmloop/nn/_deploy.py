@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from ohmloop.errors import ConversionError
 from ohmloop.nn._adapt import analog_layers
-from ohmloop.nn._attention import calling_parts, put_back
-from ohmloop.nn._batch_norm import BATCH_NORMS, normalises_batches
+from ohmloop.nn._attention import calling_parts
+from ohmloop.nn._batch_norm import BATCH_NORMS, in_mode, normalises_batches
 from ohmloop.nn._conv import CONVS
 from ohmloop.nn._deployment import Calibration, Deployment
 from ohmloop.nn._forms import has_channels
@@ -129,14 +129,8 @@ def check_deployment(
     kind: Calibration = "channel" if deployment.calibration == "readout" else deployment.calibration
     sites(model, kind, analog)
     if deployment.calibration == "readout":
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        try:
-            with torch.no_grad():
-                check_outputs(model(inputs[:1].to(next(model.parameters()).device)).shape[-1])
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with in_mode(model, training=False), torch.no_grad():
+            check_outputs(model(inputs[:1].to(next(model.parameters()).device)).shape[-1])
 
 
 def too_few_inputs(deployment: Deployment, found: int) -> ConversionError:
@@ -303,6 +297,14 @@ def corrected(
     finally:
         for module, before in reversed(changed):
             put_back(module, before)
+
+
+def put_back(module: nn.Module, before: object) -> None:
+    """Give a module the instance's own ``forward`` that it had, None for its class's."""
+    if before is None:
+        module.__dict__.pop("forward", None)
+    else:
+        module.__dict__["forward"] = before
 
 
 def affine(module: nn.Module, x: Tensor) -> Tensor:
