@@ -33,6 +33,13 @@ class Twice(nn.Module):
         return self.head(self.norm(self.second(x) + x))
 
 
+class ChannelsFirst(nn.LayerNorm):
+    """Layer norm over the channels of ``B x C x H x W``, as ConvNeXt has it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class Attends(nn.Module):
     """Gives what the output projection of its attention gives."""
 
@@ -65,6 +72,14 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         nn.Flatten(),
         nn.Linear(24, 3),
     ),
+    "pictures": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)),
+        nn.Conv2d(1, 8, 1),
+        ChannelsFirst(8),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(48, 3),
+    ),
     "twice": Twice,
     "vit": lambda: VisionTransformer((1, 8, 8), 5),
 }
@@ -93,7 +108,7 @@ def behind_norms(model: nn.Module, x: torch.Tensor) -> list[tuple[torch.Tensor, 
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def note(module: nn.Module, given: object, out: torch.Tensor) -> None:
-        axis = 1 if isinstance(module, nn.GroupNorm) else -1
+        axis = 1 if isinstance(module, nn.GroupNorm | ChannelsFirst) else -1
         mean, variance = moments(out.unsqueeze(0), axis)
         seen.append((mean.flatten(), variance.flatten()))
 

@@ -78,9 +78,18 @@ def sites(
     return found
 
 
-def channel_axis(module: nn.Module) -> int:
-    """Return the axis of channels in the output of a module, counted as in ``B x ...``."""
-    return 1 if isinstance(module, (*CONVS, *TRANSPOSED, nn.GroupNorm, *BATCH_NORMS)) else -1
+def channel_axis(module: nn.Module, out: Tensor) -> int:
+    """Return the axis of channels in a module's outputs ``N x B x ...``, counted as in ``B x ...``.
+
+    The last, but of convolutions and of norms over groups and batches; and of norms whose gains fit the first
+    and not the last: layer norm of pictures with channels first (ConvNeXt).
+    """
+    if isinstance(module, (*CONVS, *TRANSPOSED, nn.GroupNorm, *BATCH_NORMS)):
+        return 1
+    gains = getattr(module, "weight", None)
+    if not isinstance(gains, Tensor) or gains.ndim != 1 or out.ndim < 4:
+        return -1
+    return 1 if out.shape[2] == len(gains) != out.shape[-1] else -1
 
 
 class Statistics:
@@ -232,7 +241,7 @@ class Corrector:
     def _measure(
         self, key: tuple[str, int], module: nn.Module, out: Tensor
     ) -> tuple[Tensor, Tensor]:
-        mean, variance = moments(out, channel_axis(module))
+        mean, variance = moments(out, channel_axis(module, out))
         if isinstance(module, BATCH_NORMS):
             gain = torch.rsqrt(variance + module.eps)
             return gain, -mean * gain
@@ -265,7 +274,7 @@ class Recorder:
 
     def __call__(self, name: str, module: nn.Module, out: Tensor) -> Tensor:
         """Note and return ``N x B x ...``."""
-        self.statistics.values[self.statistics.key(name)] = moments(out, channel_axis(module))
+        self.statistics.values[self.statistics.key(name)] = moments(out, channel_axis(module, out))
         return out
 
 
