@@ -1,6 +1,6 @@
 """The settings of bench/robustness.py: which methods, on which task, on how much of it.
 
-`quick` is for two cores, some 70 minutes; `parts` as well: other networks and budgets beside the tables of
+`quick` is for two cores, 50 minutes; `parts` as well: other networks and budgets beside the tables of
 `quick`. `full` is for a GPU, whole data sets and deep networks; `few` cuts what a GPU should run whole down for
 two cores.
 """
@@ -110,7 +110,7 @@ DIGITS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 
 
 def quick(data: Path | None) -> dict[str, Study]:
-    """Return the setting for two cores, some 70 minutes in all."""
+    """Return the setting for two cores, 50 minutes in all."""
     tasks = None if data is None else str(data)
 
     def at(name: str) -> str | None:
@@ -149,7 +149,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             ("none", "readout", "batch-norm"),
             sigmas=(0.2, 0.4, MEDIAN, 0.8),
             epochs=6,
-            limit=2_000,
+            limit=1_500,
             test_limit=150,
             folder=at("gtsrb32"),
         ),
