@@ -74,7 +74,15 @@ def test_search_costs_no_more_than_four_trainings(epochs: int, extra: str) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "cost"),
-    [("", 2.8), (",teacher=true", 3.8), (",match=true", 4.0), (",match=true,teacher=true", 4.0)],
+    [
+        ("", 2.8),
+        (",teacher=true", 3.8),
+        (",match=true", 4.0),
+        (",match=true,teacher=true", 4.0),
+        (",ramp=1", 4.0),
+        (",ramp=0.5,teacher=true", 4.0),
+        (",ramp=1,match=true", 4.0),
+    ],
 )
 def test_fixed_strength_costs_no_more_than_four_trainings(text: str, cost: float) -> None:
     result = fit(task("iris"), f"steady:strength=1{text}", **{**SMALL, "limit": 100})
@@ -87,6 +95,18 @@ def test_strength_zero_is_long_plain_training() -> None:
     plain = fit(digits, "erm", **{**SMALL, "epochs": 20})
     assert ours.noise == plain.noise == Noise()
     assert same(ours.model, plain.model)
+
+
+def test_a_growing_level_is_long_weight_noise_with_a_ramp() -> None:
+    digits = task("digits")
+    ours = fit(digits, "steady:strength=0.8,ramp=1", **SMALL)
+    assert ours.noise.level == pytest.approx(0.8 * 0.6)
+    assert ours.cost == pytest.approx(4.0)
+    level = repr(ours.noise.level)
+    known = fit(digits, f"weight-noise:level={level},ramp=1", **{**SMALL, "epochs": 40})
+    unused = {"mixture": ours.noise.mixture}
+    assert ours.noise == known.noise.model_copy(update=unused)
+    assert same(ours.model, known.model)
 
 
 @pytest.mark.slow

@@ -377,8 +377,10 @@ class Steady(Method):
         length: Epochs of the network that is kept, over those of one plain training. None: what a budget of
             four plain trainings leaves after a teacher and the other trials of the search (2.5 of them,
             where nothing is taught and a tenth of a training is at least one epoch); without a search 2.8,
-            or what is left.
-        ramp: Share of the epochs over which the level grows from 0.
+            or what is left, and all that is left where the level grows (``ramp``).
+        ramp: Share of the epochs over which the level grows from 0. ``strength=0.8,ramp=0.5`` searches nothing,
+            learns the task first and the noise later, and is ahead of the search where networks are trained
+            short (docs/steady.md).
         clean_floor: Loss of digital validation score that a noise may have against the best one of its round.
         tie: Lead of plain training's objective over the best noise's up to which the noise is kept: devices
             that get no correction are better off with it, and it gains more from a longer training. At most a

@@ -47,7 +47,7 @@ GRID = (1.25, 0.0, 0.8, 2.0)
 """Strengths of the one-level grid, over the device's own noise; 0 is plain training. They are the first trials;
 where an epoch is so much of a training that not all can be tried, the last are left out."""
 LENGTH = 2.8
-"""Plain trainings of a network whose strength is fixed, if the budget has them."""
+"""Plain trainings of a network whose strength is fixed from the first epoch, if the budget has them."""
 MOST_TIE = 0.1
 """Share of its objective by which plain training may lead in a tie, at most. Where devices keep next to nothing
 of any network (.008 of .33, and 0 of a noise that learned nothing), ``tie`` alone would call that level."""
@@ -148,7 +148,7 @@ def _epochs(method: Steady, unit: int, total: int) -> int:
     if method.length is not None:
         return max(1, round(method.length * unit))
     if method.strength is not None:
-        return max(1, min(math.floor(LENGTH * unit + 1e-9), total))
+        return max(1, total if method.ramp else min(math.floor(LENGTH * unit + 1e-9), total))
     return max(1, total - _others(_trials(method, total), total))
 
 
