@@ -1,6 +1,6 @@
 """The settings of bench/robustness.py: which methods, on which task, on how much of it.
 
-`quick` is for two cores, 50 minutes; `parts` as well: other networks and budgets beside the tables of
+`quick` is for two cores, under an hour; `parts` as well: other networks and budgets beside the tables of
 `quick`. `full` is for a GPU, whole data sets and deep networks; `few` cuts what a GPU should run whole down for
 two cores.
 """
@@ -67,6 +67,7 @@ def by_name(studies: Iterable[Study]) -> dict[str, Study]:
 DEPLOYED = ("none", "channel", "readout")
 NORMED = (*DEPLOYED, "batch-norm")
 MORE_CELLS = ("readout:cells=1.25", "readout:cells=2")
+SEARCHED = "steady:search=true"
 FIELD: tuple[Method, ...] = (
     "erm",
     "dropout:rate=0.5",
@@ -88,16 +89,17 @@ FIELD: tuple[Method, ...] = (
     "negative-feedback",
     "tile-dropout",
     "steady",
+    SEARCHED,
 )
 PARTS: tuple[Method, ...] = (
     ("erm", 240),
-    "steady:tie=0",
-    "steady:strength=1.25",
-    "steady:strength=1.25,length=1",
-    "steady:strength=1.25,mixture=1",
-    "steady:strength=1.25,length=1.8,teacher=true",
-    "steady:strength=1.25,length=1.4,match=true",
-    "steady:strength=1.25,clip=2.5",
+    "steady:search=true,tie=0",
+    "steady:strength=1.25,length=2.8,ramp=0",
+    "steady:strength=1.25,length=1,ramp=0",
+    "steady:strength=1.25,mixture=1,length=2.8,ramp=0",
+    "steady:strength=1.25,teacher=true,length=1.8,ramp=0",
+    "steady:strength=1.25,match=true,length=1.4,ramp=0",
+    "steady:strength=1.25,clip=2.5,length=2.8,ramp=0",
 )
 SHORT: tuple[Method, ...] = (
     "erm",
@@ -105,12 +107,13 @@ SHORT: tuple[Method, ...] = (
     "bayesmulti:n_iterations=3,max_p0=0.6",
     "weight-noise:level=0.8",
     "steady",
+    SEARCHED,
 )
 DIGITS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 
 
 def quick(data: Path | None) -> dict[str, Study]:
-    """Return the setting for two cores, 50 minutes in all."""
+    """Return the setting for two cores, under an hour in all."""
     tasks = None if data is None else str(data)
 
     def at(name: str) -> str | None:
@@ -145,7 +148,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             "gtsrb",
             "gtsrb",
             ("cnn-bn",),
-            ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady", ("erm", 24)),
+            ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady", SEARCHED, ("erm", 24)),
             ("none", "readout", "batch-norm"),
             sigmas=(0.2, 0.4, MEDIAN, 0.8),
             epochs=6,
@@ -157,7 +160,11 @@ def quick(data: Path | None) -> dict[str, Study]:
             "birds965-small",
             "birds965-small",
             ("mobilenet-v2",),
-            ("as-it-comes", "weight-noise:level=0.1", "steady:strength=1,length=1,distill=0.9"),
+            (
+                "as-it-comes",
+                "weight-noise:level=0.1",
+                "steady:strength=1,distill=0.9,length=1,ramp=0",
+            ),
             NORMED,
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
@@ -182,7 +189,7 @@ def quick(data: Path | None) -> dict[str, Study]:
             "vl-retrieval",
             "vl-retrieval",
             ("lite0-minilm",),
-            ("as-it-comes", "steady:strength=1,length=1,distill=0.9"),
+            ("as-it-comes", "steady:strength=1,distill=0.9,length=1,ramp=0"),
             NORMED,
             sigmas=(0.05, 0.1, 0.2, MEDIAN),
             objective=(0.2,),
@@ -204,7 +211,14 @@ def parts(data: Path | None) -> dict[str, Study]:
             "digits-bn",
             "digits",
             ("mlp-bn",),
-            ("erm", "bayesmulti", "weight-noise", ("weight-noise:level=1.2", 240), "steady"),
+            (
+                "erm",
+                "bayesmulti",
+                "weight-noise",
+                ("weight-noise:level=1.2", 240),
+                "steady",
+                SEARCHED,
+            ),
             NORMED,
             sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
             objective=DIGITS,
@@ -214,7 +228,7 @@ def parts(data: Path | None) -> dict[str, Study]:
             "digits-bn-affine",  # As published: batch norm's own gains and offsets drift too.
             "digits",
             ("mlp-bn",),
-            ("erm", "bayesmulti", "steady:strength=1.25", "steady"),
+            ("erm", "bayesmulti", "steady:strength=1.25,length=2.8,ramp=0", "steady", SEARCHED),
             ("none", "readout", *MORE_CELLS, "batch-norm"),
             sigmas=(*DIGITS[:2], MEDIAN, *DIGITS[2:]),
             objective=DIGITS,
@@ -238,7 +252,14 @@ def parts(data: Path | None) -> dict[str, Study]:
             "fashion-mnist-budget",  # What is left of the lead when all spend the same.
             "fashion-mnist",
             ("lenet",),
-            ("erm", ("erm", 20), ("weight-noise:level=0.8", 20), "steady", "steady:tie=0"),
+            (
+                "erm",
+                ("erm", 20),
+                ("weight-noise:level=0.8", 20),
+                "steady",
+                SEARCHED,
+                "steady:search=true,tie=0",
+            ),
             ("none", "readout"),
             sigmas=(MEDIAN, 1.2),
             epochs=5,
@@ -254,9 +275,9 @@ def parts(data: Path | None) -> dict[str, Study]:
                 "erm",
                 "bayesmulti:n_iterations=1,max_p0=0.6",
                 "weight-noise:level=0.2",
-                "steady:strength=1,length=1,distill=0.9",
-                "steady:strength=1,length=1,distill=0.9,match=false",
-                "steady:strength=0,length=1,distill=0.9",  # what is learned from the data, without noise
+                "steady:strength=1,distill=0.9,length=1,ramp=0",
+                "steady:strength=1,distill=0.9,match=false,length=1,ramp=0",
+                "steady:strength=0,distill=0.9,length=1,ramp=0",  # what is learned from the data, without noise
             ),
             deployments=(*DEPLOYED, MORE_CELLS[1]),
         ),
@@ -267,9 +288,9 @@ def parts(data: Path | None) -> dict[str, Study]:
 PRETRAINED: tuple[Method, ...] = (
     "as-it-comes",
     "weight-noise:level=0.1",
-    "steady:strength=1,length=1,distill=0.9",
+    "steady:strength=1,distill=0.9,length=1,ramp=0",
 )
-TRAINED: tuple[Method, ...] = ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady")
+TRAINED: tuple[Method, ...] = ("erm", "bayesmulti:n_iterations=1,max_p0=0.6", "steady", SEARCHED)
 LOW = (0.05, 0.1, 0.2, MEDIAN)
 
 
@@ -305,7 +326,7 @@ def few(data: Path | None) -> dict[str, Study]:
         study(
             "birds525",
             "efficientnet-lite0",
-            ("erm", "weight-noise:level=0.1", "steady:strength=1,length=1"),
+            ("erm", "weight-noise:level=0.1", "steady:strength=1,length=1,ramp=0"),
             epochs=4,
             test_limit=150,
             folder=at("birds525"),
@@ -337,8 +358,8 @@ def few(data: Path | None) -> dict[str, Study]:
             (
                 "erm",
                 "weight-noise:level=0.1",
-                "steady:strength=1,length=1",
-                "steady:strength=0,length=1",  # frozen batch norm without noise
+                "steady:strength=1,length=1,ramp=0",
+                "steady:strength=0,length=1,ramp=0",  # frozen batch norm without noise
             ),
             epochs=3,
             limit=400,
@@ -352,8 +373,9 @@ def few(data: Path | None) -> dict[str, Study]:
                 "erm",
                 "bayesmulti:n_iterations=1,max_p0=0.6",
                 "weight-noise:level=0.3",
-                "steady:strength=1,length=1",
+                "steady:strength=1,length=1,ramp=0",
                 "steady",
+                SEARCHED,
                 ("erm", 120),
             ),
             epochs=30,
@@ -382,8 +404,8 @@ PRETRAINED_FIELD: tuple[Method, ...] = (
     "distillation",
     "sam",
     "awp",
-    "steady:strength=1,length=1,distill=0.9",
-    "steady:distill=0.9",
+    "steady:strength=1,distill=0.9,length=1,ramp=0",
+    "steady:search=true,distill=0.9",
 )
 GRID = (0.05, 0.1, 0.2, 0.3, 0.4, MEDIAN, 0.8, 1.0, 1.2, 1.5)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from _common import RESULTS, markdown
-from _robustness_studies import MEDIAN, Study
+from _robustness_studies import MEDIAN, SEARCHED, Study
 from ohmloop.report._style import COLOURS, MARKERS, new_figure, styled_axes, to_svg
 
 Row = dict[str, Any]
@@ -106,14 +106,20 @@ def claims(rows: list[Row], model: str, at: int, study: Study) -> str:
     mine = [r for r in rows if r["model"] == model]
     plain = row_of(mine, "as-it-comes", "none") or row_of(mine, "erm", "none")
     ours, theirs = row_of(mine, "steady", "readout"), row_of(mine, "bayesmulti", "none")
-    if plain is None or ours is None:
+    searched = row_of(mine, SEARCHED, "readout")
+    if plain is None or not (ours or searched):
         return ""
     base = "plain training" if plain["method"] == "erm" else plain["method"]
-    named = {base: plain, "bayesmulti": theirs, "corrected steady": ours}
+    named = {
+        base: plain,
+        "bayesmulti": theirs,
+        "corrected steady": ours,
+        f"corrected {SEARCHED}": searched,
+    }
     found = {name: row for name, row in named.items() if row is not None}
     out = [usable_sentence(found, base, at), *choices(mine)]
     if theirs is not None:
-        out += loss_sentences(mine, plain, theirs, ours, at)
+        out += loss_sentences(mine, plain, theirs, [r for r in (ours, searched) if r], at)
     for name, row in found.items():
         if name != base:
             out += ratio_sentences((name, row), (base, plain), study.sigmas)
@@ -141,9 +147,7 @@ def usable_sentence(found: dict[str, Row], base: str, at: int) -> str:
 
 def choices(mine: list[Row]) -> list[str]:
     """Return what searches of `steady` ended with, and how well their early rounds ranked later ones."""
-    row = next(
-        (r for r in mine if r["method"].partition(":")[0] == "steady" and r["cost"] > 3), None
-    )
+    row = next((r for r in mine if r["method"].startswith(SEARCHED)), None)
     if row is None:
         return []
     chosen = [text if text != "none" else "plain training" for text in row["settings"]]
@@ -155,22 +159,26 @@ def choices(mine: list[Row]) -> list[str]:
     return out
 
 
-def loss_sentences(mine: list[Row], plain: Row, theirs: Row, ours: Row, at: int) -> list[str]:
+def loss_sentences(mine: list[Row], plain: Row, theirs: Row, ours: list[Row], at: int) -> list[str]:
     higher = bool(plain["is_higher_better"])
     clean = float(np.mean(plain["clean"]))
-    loss = [lost(clean, r["mean"][at], higher) for r in (theirs, ours)]
-    own = lost(float(np.mean(ours["clean"])), ours["mean"][at], higher)
-    out = [
-        f"Loss at .587 against plain training's clean score: bayesmulti {loss[0]:.3f}, corrected steady "
-        f"{loss[1]:.3f}, ratio {loss[1] / loss[0]:.2f} (aim .20); corrected steady against its own: {own:.3f}."
-    ]
+    base = lost(clean, theirs["mean"][at], higher)
+    out = []
+    for row in ours:
+        name = SEARCHED if row["method"] == SEARCHED else "steady"
+        loss = lost(clean, row["mean"][at], higher)
+        own = lost(float(np.mean(row["clean"])), row["mean"][at], higher)
+        out.append(
+            f"Loss at .587 against plain training's clean score: bayesmulti {base:.3f}, corrected {name} "
+            f"{loss:.3f}, ratio {loss / base:.2f} (aim .20); corrected {name} against its own: {own:.3f}."
+        )
     for deployment in dict.fromkeys(r["deployment"] for r in mine):
         row = row_of(mine, "steady", deployment)
         if row is not None and ":cells=" in deployment:
             extra = lost(clean, row["mean"][at], higher)
             out.append(
                 f"With {deployment}, more hardware than bayesmulti has: {extra:.3f}, ratio "
-                f"{extra / loss[0]:.2f}."
+                f"{extra / base:.2f}."
             )
     return out
 
@@ -207,24 +215,27 @@ def ratio_sentences(
 
 
 SHOWN = (
-    ("erm", "none", "plain training"),
-    ("as-it-comes", "none", "as it comes"),
+    ("", "none", "{}"),
     ("bayesmulti", "none", "BayesMulti"),
-    ("erm", "readout", "plain, corrected on each device"),
-    ("as-it-comes", "readout", "as it comes, corrected on each device"),
+    ("", "readout", "{}, corrected on each device"),
     ("steady", "none", "steady, weights alone"),
     ("steady", "readout", "steady, corrected on each device"),
+    (SEARCHED, "readout", "steady with its search, corrected on each device"),
 )
+"""Lines of a picture: method, "" for the network as it comes or else plain training, deployment, label."""
 
 
 def picture(study: Study, result: dict[str, object]) -> None:
     """Draw the main rows of the first network: score against sigma, a band of one deviation."""
     rows = result["rows"]
     assert isinstance(rows, list)
+    mine = [r for r in rows if r["model"] == study.models[0]]
+    came = row_of(mine, "as-it-comes", "none") is not None
+    base, called = ("as-it-comes", "as it comes") if came else ("erm", "plain training")
     figure = new_figure()
     axes = styled_axes(figure)
     for k, (method, deployment, label) in enumerate(SHOWN):
-        r = row_of([r for r in rows if r["model"] == study.models[0]], method, deployment)
+        r = row_of(mine, method or base, deployment)
         if r is None:
             continue
         x = [0.0, *study.sigmas]
@@ -234,7 +245,9 @@ def picture(study: Study, result: dict[str, object]) -> None:
         if not r["is_higher_better"]:  # on a logarithmic axis
             low = np.maximum(low, y / 10)
         axes.fill_between(x, low, y + s, color=COLOURS[k], alpha=0.12, linewidth=0)
-        axes.plot(x, y, MARKERS[k] + "-", color=COLOURS[k], label=label, markersize=4)
+        axes.plot(
+            x, y, MARKERS[k] + "-", color=COLOURS[k], label=label.format(called), markersize=4
+        )
     axes.set_xlabel("sigma of the log-normal weight noise (simulated devices)")
     axes.set_ylabel(f"test {rows[0]['metric']}")
     if not rows[0]["is_higher_better"]:
@@ -256,7 +269,8 @@ def row_of(rows: list[Row], method: str, deployment: str) -> Row | None:
         deployment = "channel"
     for r in sorted(rows, key=lambda r: r["method"] != method):
         name = str(r["method"])
-        own = name.partition(":")[0] == method and "objective" not in name and "epochs" not in name
+        default = not any(word in name for word in ("objective", "epochs", "search"))
+        own = name == method or (name.partition(":")[0] == method and default)
         if own and r["deployment"] == deployment:
             return r
     return None
@@ -269,6 +283,8 @@ COLUMNS = (
     ("plain, corrected", ("as-it-comes", "erm"), "readout"),
     ("BayesMulti, corrected", ("bayesmulti",), "readout"),
     ("steady, corrected", ("steady",), "readout"),
+    ("searched, weights alone", (SEARCHED,), "none"),
+    ("searched, corrected", (SEARCHED,), "readout"),
 )
 LONG = "plain, as long"
 
@@ -316,29 +332,30 @@ def summary_lines(
         next((r for m in names if (r := row_of(rows, m, deployment))), None)
         for _, names, deployment in COLUMNS
     ]
-    plain, theirs, ours = found[0], found[1], found[5]
-    if plain is None or ours is None:
+    plain, theirs, ours, searched = found[0], found[1], found[5], found[7]
+    mine = [r for r in (ours, searched) if r]
+    if plain is None or not mine:
         return []
     as_long = long_row(rows, found[3])
     clean = float(np.mean(plain["clean"]))
     out = []
     for k, sigma in ((sigmas.index(s), s) for s in shown if s in sigmas):
-        ratio = "–"
+        ratios = []
         if theirs:
-            higher = bool(ours["is_higher_better"])
-            parts = [lost(clean, r["mean"][k], higher) for r in (ours, theirs)]
-            ratio = f"{parts[0] / parts[1]:.2f}"
+            higher = bool(plain["is_higher_better"])
+            loss, *parts = [lost(clean, r["mean"][k], higher) for r in (theirs, *mine)]
+            ratios = [f"{part / loss:.2f}" for part in parts]
         shown_rows = [*found[:4], as_long, *found[4:]]
         cells = [f"{short(r['mean'][k])} ± {short(r['std'][k])}" if r else "–" for r in shown_rows]
-        usable = ["yes" if is_usable(r, clean, k) else "no" for r in (plain, ours)]
+        usable = ["yes" if is_usable(r, clean, k) else "no" for r in (plain, *mine)]
         out.append(
             [
                 f"{task}, {model}",
                 f"{sigma:g}",
-                f"{clean:.3f} / {np.mean(ours['clean']):.3f}",
+                f"{clean:.3f} / {np.mean(mine[0]['clean']):.3f}",
                 *cells,
-                f"{ours['cost']:.1f}",
-                ratio,
+                f"{mine[0]['cost']:.1f}",
+                " / ".join(ratios) or "–",
                 " / ".join(usable),
             ]
         )

@@ -30,12 +30,14 @@ METHODS = {
         "bayesmulti:n_iterations=1,max_p0=0.6",
         "weight-noise:level=0.5",
         "steady",
+        "steady:search=true",
     ),
     "highway": (
         "erm",
         "bayesmulti:n_iterations=1,max_p0=0.6",
-        "steady:strength=1.25,length=1",
         "steady",
+        "steady:strength=1.25,length=1,ramp=0",
+        "steady:search=true",
     ),
 }
 DEPLOYMENTS = ("none", "readout", "readout:cells=2")

@@ -1,8 +1,8 @@
-"""What plain training and the best noise come to, once `steady` has chosen between them.
+"""What plain training and the best noise come to, once the search of `steady` has chosen between them.
 
-`steady` judges the two finalists of its search after one training and goes on with one of them for another one
-and a half. Here both go to the end. Only training and validation data are opened, of seeds that no other
-study uses: `tie`, the lead up to which noise is kept, was chosen from this. Devices are simulated.
+`steady:search=true` judges its two finalists after one training and goes on with one of them for another one
+and a half. Here both go to the end. Only training and validation data are opened, of seeds that no other study
+uses: `tie`, the lead up to which noise is kept, was chosen from this. Devices are simulated.
 
     python bench/finalists.py [--data ../shared/data/tasks] [--tasks digits,anuran]
 """
@@ -62,7 +62,7 @@ def whole(case: Case, found: Task, seed: int) -> list[dict[str, Any]]:
         "limit": case.limit,
         "lr": case.lr,
     }
-    searched = fit(found, "steady", **shared)
+    searched = fit(found, "steady:search=true", **shared)
     last = max(t.epochs for t in searched.trials)
     out = []
     for trial in (t for t in searched.trials if t.epochs == last):
@@ -70,6 +70,7 @@ def whole(case: Case, found: Task, seed: int) -> list[dict[str, Any]]:
         method = parse_method("steady").model_copy(
             update={
                 "strength": noise.level / sigma,
+                "ramp": 0.0,
                 "length": len(searched.history) / case.epochs,
                 "slope": noise.slope,
                 "first": noise.first,
@@ -89,7 +90,7 @@ def whole(case: Case, found: Task, seed: int) -> list[dict[str, Any]]:
 def judged(
     result: RunResult, found: Task, case: Case, seed: int, levels: list[Hardware], text: str
 ) -> float:
-    """Return the mean of mean and worst-tenth validation scores, as `steady` judges its trials."""
+    """Return the mean of mean and worst-tenth validation scores, as `steady` judges trials."""
     train, (x, y) = found.development(seed, case.limit)
     generator = torch.Generator().manual_seed(seed)
     some = torch.randperm(len(x), generator=generator)[:1000]

@@ -6,7 +6,7 @@ are simulated: log-normal drift of every analog weight and bias (levels in the h
 nanowires with their own sigma and level table rho. Objectives of searches see validation data under the
 median nanowire's sigma (.587) unless stated, on other devices than the test.
 
-    python bench/robustness.py --quick            # two cores, 50 minutes
+    python bench/robustness.py --quick            # two cores, under an hour
     python bench/robustness.py --full --compute cuda
     python bench/robustness.py --quick --tasks digits,anuran
     python bench/robustness.py --parts            # two cores; other networks and budgets beside quick's tables

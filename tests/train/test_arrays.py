@@ -152,7 +152,7 @@ def test_interrupted_training_through_an_array_resumes_to_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["weight-noise:grid=0.3/0.6", "steady:n_trials=4"])
+@pytest.mark.parametrize("method", ["weight-noise:grid=0.3/0.6", "steady:search=true,n_trials=4"])
 def test_searches_are_judged_on_chips_of_the_array(method: str) -> None:
     digits = task("digits")
     coarse = Hardware(device="nanowire-36", array=ARRAY.model_copy(update={"adc": ADC(bits=2)}))

@@ -17,7 +17,7 @@ from ohmloop.train import RunResult, compare, fit, parse_method
 
 SMALL = {"epochs": 2, "limit": 150}
 SEARCH = "bayesft:n_initial=2,n_iterations=4,n_draws=3,in_flight=3"
-METHODS = (SEARCH, "weight-noise:grid=0.3/0.6/0.9", "steady:n_trials=4,n_draws=3")
+METHODS = (SEARCH, "weight-noise:grid=0.3/0.6/0.9", "steady:search=true,n_trials=4,n_draws=3")
 MARK = "OHMLOOP_TEST_MARK"
 
 

@@ -42,22 +42,28 @@ def higher(request: pytest.FixtureRequest) -> bool:
 
 
 def rows(higher: bool) -> list[dict[str, Any]]:
-    """Plain training, BayesMulti, and ours, the last the best: at sigma .587 and 1.2."""
+    """Plain training, BayesMulti, and ours, with its search and without, the best: at sigma .587 and 1.2."""
     means = (
-        ([0.5, 0.2], [0.7, 0.4], [0.85, 0.8])
+        ([0.5, 0.2], [0.7, 0.4], [0.82, 0.75], [0.85, 0.8])
         if higher
-        else ([90.0, 500.0], [50.0, 250.0], [11.0, 20.0])
+        else ([90.0, 500.0], [50.0, 250.0], [12.0, 34.0], [11.0, 20.0])
     )
-    names = (("erm", "none"), ("bayesmulti", "none"), ("steady", "readout"))
+    names = (
+        ("erm", "none"),
+        ("bayesmulti", "none"),
+        ("steady:search=true", "readout"),
+        ("steady", "readout"),
+    )
     found = [row(*name, mean, higher=higher) for name, mean in zip(names, means, strict=True)]
-    found[-1]["cost"] = 4.0  # it searched
+    found[-1]["cost"] = 4.0
     return found
 
 
 def test_sentences_call_the_better_score_better(robustness: ModuleType, higher: bool) -> None:
     study = robustness.Study("x", "x", ("net",), (), (), sigmas=(0.587, 1.2))
     said = robustness.claims(rows(higher), "net", 0, study)
-    assert "plain training no, bayesmulti no, corrected steady yes" in said
+    words = "plain training no, bayesmulti no, corrected steady yes, corrected steady:search=true "
+    assert words + ("yes" if higher else "no") in said
     ratio = "ratio 0.25" if higher else "ratio 0.03"  # .05 / .2; 1 / 40
     assert ratio in said
     largest = (
@@ -68,7 +74,7 @@ def test_sentences_call_the_better_score_better(robustness: ModuleType, higher: 
     assert f"Largest ratio of {largest} at sigma 1.2" in said
     # Ruined networks have a ratio too, said apart for scores; of perplexities it means nothing.
     assert ("Largest ratio of bayesmulti to plain training: 2.0 at sigma 1.2" in said) == higher
-    assert "steady chose, seed by seed: level 1; plain training." in said
+    assert "steady:search=true chose, seed by seed: level 1; plain training." in said
     assert "6 to 12 epochs +0.5 (3 settings); 6 to 12 epochs -1.0 (3 settings)" in said
     assert ("lower is better" in robustness.table(study, result(higher))) != higher
 
@@ -82,9 +88,10 @@ def test_loss_ratio_is_below_one_where_ours_loses_less(
 ) -> None:
     lines = robustness.summary_lines("x", "net", rows(higher), result(higher))
     assert [line[1] for line in lines] == ["0.587", "1.2"]
-    # (.9 - .8) / (.9 - .4); (20 - 10) / (250 - 10)
-    assert lines[1][-2] == ("0.20" if higher else "0.04")
-    assert [line[-1] for line in lines] == ["no / yes", "no / no"]
+    # (.9 - .8) / (.9 - .4), searched (.9 - .75) / .5; (20 - 10) / (250 - 10), searched 24 / 240
+    assert lines[1][-2] == ("0.20 / 0.30" if higher else "0.04 / 0.10")
+    searched = "yes" if higher else "no"
+    assert [line[-1] for line in lines] == [f"no / yes / {searched}", "no / no / no"]
     assert [line[-3] for line in lines] == ["4.0", "4.0"]
 
 

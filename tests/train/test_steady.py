@@ -29,13 +29,14 @@ from ohmloop.train import (
     compare,
     fit,
     load_run,
+    parse_method,
     rank_correlation,
     unlabelled_inputs,
 )
 from ohmloop.train._steady import GRID, Selection
 
 SMALL = {"epochs": 10, "limit": 200, "hardware": Hardware(device="lognormal:0.6")}
-METHOD = "steady:n_trials=5,n_draws=3"
+METHOD = "steady:search=true,n_trials=5,n_draws=3"
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -44,7 +45,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 @pytest.mark.slow
 def test_search_has_the_grid_rounds_and_a_bounded_cost(tmp_path: Path) -> None:
-    result = fit(task("digits"), "steady:n_draws=3", run_dir=tmp_path / "run", **SMALL)
+    result = fit(task("digits"), "steady:search=true,n_draws=3", run_dir=tmp_path / "run", **SMALL)
     first = [t for t in result.trials if t.epochs == 1]
     assert [t.noise.level / 0.6 for t in first[: len(GRID)]] == pytest.approx(list(GRID))
     assert [sum(t.epochs == e for t in result.trials) for e in (1, 2, 10)] == [6, 3, 2]
@@ -64,7 +65,7 @@ def test_search_has_the_grid_rounds_and_a_bounded_cost(tmp_path: Path) -> None:
 @pytest.mark.parametrize("epochs", [1, 2, 5, 6, pytest.param(20, marks=pytest.mark.slow)])
 def test_search_costs_no_more_than_four_trainings(epochs: int, extra: str) -> None:
     args = {**SMALL, "epochs": epochs, "limit": 100}
-    result = fit(task("iris"), f"steady:n_draws=2{extra}", **args)
+    result = fit(task("iris"), f"steady:search=true,n_draws=2{extra}", **args)
     assert result.cost <= 4.0 + 1e-9
     # What is kept gets most of it: five eighths, a teacher aside.
     left = (4.0 - ("teacher" in extra)) / (2 if "match" in extra else 1)
@@ -75,13 +76,11 @@ def test_search_costs_no_more_than_four_trainings(epochs: int, extra: str) -> No
 @pytest.mark.parametrize(
     ("text", "cost"),
     [
-        ("", 2.8),
-        (",teacher=true", 3.8),
+        ("", 4.0),
+        (",teacher=true", 4.0),
         (",match=true", 4.0),
         (",match=true,teacher=true", 4.0),
-        (",ramp=1", 4.0),
-        (",ramp=0.5,teacher=true", 4.0),
-        (",ramp=1,match=true", 4.0),
+        (",length=1.5", 1.5),
     ],
 )
 def test_fixed_strength_costs_no_more_than_four_trainings(text: str, cost: float) -> None:
@@ -97,13 +96,13 @@ def test_strength_zero_is_long_plain_training() -> None:
     assert same(ours.model, plain.model)
 
 
-def test_a_growing_level_is_long_weight_noise_with_a_ramp() -> None:
+def test_without_a_search_it_is_long_weight_noise_that_grows() -> None:
     digits = task("digits")
-    ours = fit(digits, "steady:strength=0.8,ramp=1", **SMALL)
+    ours = fit(digits, "steady", **SMALL)
     assert ours.noise.level == pytest.approx(0.8 * 0.6)
     assert ours.cost == pytest.approx(4.0)
     level = repr(ours.noise.level)
-    known = fit(digits, f"weight-noise:level={level},ramp=1", **{**SMALL, "epochs": 40})
+    known = fit(digits, f"weight-noise:level={level},ramp=0.5", **{**SMALL, "epochs": 40})
     unused = {"mixture": ours.noise.mixture}
     assert ours.noise == known.noise.model_copy(update=unused)
     assert same(ours.model, known.model)
@@ -117,7 +116,7 @@ def test_plain_training_is_kept_only_if_it_leads_the_best_noise_by_more_than_a_t
     model: str, sigma: float, is_noisy: bool
 ) -> None:
     args = {**SMALL, "limit": 600, "hardware": Hardware(device=f"lognormal:{sigma}")}
-    result = fit(task("digits"), "steady:n_draws=5", model=model, **args)
+    result = fit(task("digits"), "steady:search=true,n_draws=5", model=model, **args)
     plain, noisy = sorted((t for t in result.trials if t.epochs == 10), key=lambda t: t.noise.level)
     assert plain.noise == Noise()
     assert noisy.noise.level > 0
@@ -256,10 +255,29 @@ def test_forks_side_by_side_take_any_measure_of_the_task() -> None:
 
 
 def test_fixed_strength_needs_no_search() -> None:
-    result = fit(task("digits"), "steady:strength=1.5,length=1", **SMALL)
+    result = fit(task("digits"), "steady:strength=1.5,ramp=0,length=1", **SMALL)
     assert result.trials == ()
     assert result.cost == 1
     assert result.noise.level == pytest.approx(0.9)
+    assert result.noise.ramp == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steady:tie=0", "only a search has tie; add search=true"),
+        ("steady:strength=1,n_draws=3", "only a search has n_draws; add search=true"),
+        ("steady:search=true,strength=1", "leave one of them out"),
+    ],
+)
+def test_settings_of_a_search_need_one(text: str, said: str) -> None:
+    with pytest.raises(TrainError, match=said):
+        parse_method(text)
+
+
+def test_a_method_says_its_settings_as_they_are_typed() -> None:
+    text = "steady:search=true,teacher=false,tie=0"
+    assert str(parse_method(text)) == text
 
 
 def test_readout_on_each_device_recovers_what_drift_takes() -> None:
@@ -398,7 +416,9 @@ def test_a_folder_that_another_search_began_is_refused(tmp_path: Path) -> None:
         fit(task("digits"), METHOD, **args)
 
 
-@pytest.mark.parametrize("method", ["erm", "steady:n_trials=4,n_draws=2", "as-it-comes"])
+@pytest.mark.parametrize(
+    "method", ["erm", "steady:search=true,n_trials=4,n_draws=2", "as-it-comes"]
+)
 def test_batch_statistics_are_taken_anew_of_what_was_trained_only(
     method: str, tmp_path: Path
 ) -> None:

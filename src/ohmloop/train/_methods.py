@@ -354,15 +354,17 @@ class BayesMulti(Method):
 
 
 class Steady(Method):
-    """Ours: tuned noise above the device's own, trained long in one lineage, and a readout set on each device.
+    """Ours: noise that grows while the network is trained long, and a readout set on each device.
 
-    docs/steady.md explains it and takes it apart. The search's trials are forks of one start; the winner is
-    never started again. With the defaults the whole costs four plain trainings.
+    docs/steady.md explains it and takes it apart. The whole costs four plain trainings. With ``search`` the
+    noise is looked for within the same budget: trials are forks of one start, and the winner is never started
+    again.
 
     Attributes:
+        search: Whether strength and the next six settings, those that are None, are searched for, plain
+            training among the candidates.
         strength: Level of the noise over the device's own (the root mean square of all its sigmas if it is
-            trained for several), 0 for plain training; None to search for it, plain training among the
-            candidates, and for the next six that are None.
+            trained for several), 0 for plain training. None: 0.8.
         slope: Logarithm of the ratio of the last layer's level to the first's.
         first: Further factor of the first layer's level.
         last: Further factor of the last layer's level.
@@ -375,12 +377,10 @@ class Steady(Method):
             passes a step. Batch norm that comes with statistics is frozen meanwhile; a fresh one does by itself
             what is to be done. None: where batch norm comes with statistics.
         length: Epochs of the network that is kept, over those of one plain training. None: what a budget of
-            four plain trainings leaves after a teacher and the other trials of the search (2.5 of them,
-            where nothing is taught and a tenth of a training is at least one epoch); without a search 2.8,
-            or what is left, and all that is left where the level grows (``ramp``).
-        ramp: Share of the epochs over which the level grows from 0. ``strength=0.8,ramp=0.5`` searches nothing,
-            learns the task first and the noise later, and is ahead of the search where networks are trained
-            short (docs/steady.md).
+            four plain trainings leaves after a teacher, passes of ``match`` and the other trials of a search
+            (2.5 of them, where nothing is taught and a tenth of a training is at least one epoch).
+        ramp: Share of the epochs over which the level grows from 0: the task is learned first, the noise later.
+            None: 0.5, in a search 0.
         clean_floor: Loss of digital validation score that a noise may have against the best one of its round.
         tie: Lead of plain training's objective over the best noise's up to which the noise is kept: devices
             that get no correction are better off with it, and it gains more from a longer training. At most a
@@ -392,6 +392,7 @@ class Steady(Method):
 
     deployment: ClassVar[str] = "readout"
 
+    search: bool = False
     strength: Annotated[float, Field(ge=0, lt=20)] | None = None
     slope: float | None = None
     first: Annotated[float, Field(ge=0)] | None = None
@@ -402,11 +403,20 @@ class Steady(Method):
     teacher: bool | None = None
     match: bool | None = None
     length: Annotated[float, Field(gt=0)] | None = None
-    ramp: Share = 0.0
+    ramp: Share | None = None
     clean_floor: Annotated[float, Field(ge=0)] = 0.03
     tie: Annotated[float, Field(ge=0)] = 0.03
     n_trials: Annotated[int, Field(ge=4)] | None = None
     n_draws: Annotated[int, Field(ge=1)] = 10
+
+    @model_validator(mode="after")
+    def _of_a_search(self) -> Steady:
+        if self.search and self.strength is not None:
+            raise ValueError("search=true looks for the strength; leave one of them out")
+        extra = self.model_fields_set & {"clean_floor", "tie", "n_trials", "n_draws"}
+        if extra and not self.search:
+            raise ValueError(f"only a search has {', '.join(sorted(extra))}; add search=true")
+        return self
 
 
 _TYPES: dict[str, type[Method]] = {
@@ -439,6 +449,8 @@ def list_methods() -> tuple[str, ...]:
 def _text(value: object) -> str:
     if isinstance(value, tuple):
         return "/".join(f"{v:g}" for v in value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

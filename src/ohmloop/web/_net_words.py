@@ -4,7 +4,7 @@ from __future__ import annotations
 
 METHODS = {
     "weight-noise": "shake the weights at every step as the device will; simple, fast, and hard to beat",
-    "steady": "our own search: noise above the device's, trained long, and a readout set on each device",
+    "steady": "our own: noise that grows while the network is trained long, and a readout set on each device",
     "erm": "plain training, nothing added; what everything else is compared with",
     "bayesmulti": "noise on the activations, layer by layer, found by Bayesian optimisation",
     "bayesft": "dropout with one rate a layer, found by Bayesian optimisation",
